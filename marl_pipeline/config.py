@@ -1,0 +1,387 @@
+"""`params.yaml` as frozen, typed values; the only reader of it.
+
+Every parameter stands in `params.yaml` with its value: no defaults hide here. An unknown or missing key, or a
+value out of range, is one line that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from marl_pipeline.errors import UserError
+
+NOT_SET = "data/not_set"
+"""The tracked empty file that stands for an optional input that is not given (DVC cannot depend on null)."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _is_timedelta(value: str) -> str:
+    try:
+        pd.Timedelta(value)
+    except ValueError as error:
+        raise ValueError(f"not a time span such as '1D' or '15min': {value!r}") from error
+    return value
+
+
+Lag = Annotated[str, AfterValidator(_is_timedelta)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunParams(Section):
+    """What every stage shares. `workers` is how many stages run side by side and changes no result."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    workers: Count
+    threads: Count
+    device: Literal["cpu", "cuda"]
+
+
+class SyntheticParams(Section):
+    """The calibration market (`data.source: synthetic`). `signal` is the share of a symbol's own variance that
+    a persistent, observable drift explains: 0 plants nothing."""
+
+    symbols: Annotated[int, Field(ge=2)]
+    bars: Annotated[int, Field(ge=100)]
+    seed: int
+    signal: Annotated[float, Field(ge=0.0, lt=1.0)]
+    half_life: Positive
+
+
+class AvailabilityParams(Section):
+    """How long after the moment a companion row bears it can be known (a row dated by day bears that day's
+    exchange close)."""
+
+    vix: Lag
+    macro: Lag
+    sentiment: Lag
+
+
+class DataParams(Section):
+    """Where the bars and their companions come from. Each input is a path; `data/not_set` means none."""
+
+    source: Literal["sp500_sample", "parquet", "csv", "synthetic", "yfinance"]
+    path: str
+    frequency: Literal["1Day", "1Hour"]
+    timezone: str | None
+    calendar: str
+    adjustment: Literal["none", "split", "total"]
+    columns: Mapping[str, str]
+    universe: str
+    sectors: str
+    benchmark: str
+    vix: str
+    macro: str
+    sentiment: str
+    corporate_actions: str
+    membership: str
+    availability: AvailabilityParams
+    start: str | None
+    end: str | None
+    synthetic: SyntheticParams
+
+    @property
+    def bars_per_session(self) -> int:
+        """Bars in a full exchange session, as a bound for look-backs stated in sessions."""
+        return 1 if self.frequency == "1Day" else 7
+
+
+Severity = Literal["ignore", "warn", "mask", "mask_after", "fail"]
+
+
+class ValidateDataParams(Section):
+    """Thresholds of the rules and what a finding does: `mask` hides the bar, `mask_after` hides the symbol from
+    that bar on, `fail` stops the stage."""
+
+    stale_bars: Annotated[int, Field(ge=2)]
+    jump_return: Positive
+    split_tolerance: Positive
+    coverage_window: Count
+    min_coverage: Fraction
+    severity: Mapping[str, Severity]
+
+
+class BuildFeaturesParams(Section):
+    """Look-backs are in bars."""
+
+    window: Annotated[int, Field(ge=2)]
+    scale_window: Annotated[int, Field(ge=20)]
+    clip: Positive
+    regime_window: Annotated[int, Field(ge=5)]
+
+
+class SpansParams(Section):
+    """The last `test_fraction` of the bars is held out, `validation_fraction` before it selects models, and
+    `embargo` bars between two spans belong to neither."""
+
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)]
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.8)]
+    embargo: Annotated[int, Field(ge=0)]
+
+
+class SLSignalsParams(Section):
+    models: Annotated[tuple[Literal["MLP72", "LSTM62", "GRU93"], ...], Field(min_length=1)]
+    horizon: Count
+    threshold: NonNegative
+    first_fit: Count
+    refit_every: Count
+    calibration_fraction: Annotated[float, Field(gt=0.0, lt=0.5)]
+    max_samples: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    dropout: Fraction
+
+
+class PretrainEncoderParams(Section):
+    embedding: Annotated[int, Field(ge=8)]
+    width: Annotated[int, Field(ge=8)]
+    heads: Count
+    layers: Count
+    dropout: Fraction
+    graph_neighbours: Count
+    correlation_window: Annotated[int, Field(ge=20)]
+    mask_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
+    horizons: Annotated[tuple[int, ...], Field(min_length=1)]
+    steps: Count
+    refit_every: Count
+    refit_steps: Annotated[int, Field(ge=0)]
+    bars_per_batch: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class LimitsParams(Section):
+    """Hard limits, enforced as mask and as sanitizer. Fractions are of equity; `position` is the cap of one
+    position in a portfolio (an account of one symbol may hold all of its equity)."""
+
+    gross_leverage: Positive
+    position: Annotated[float, Field(gt=0.0, le=1.0)]
+    open_positions: Count
+    min_cash: Fraction
+    trades_per_day: Count
+    turnover_per_day: Positive
+    account_drawdown: Fraction
+    portfolio_drawdown: Fraction
+    cool_down: Count
+    reentry_scale: Fraction
+
+
+class MarketParams(Section):
+    """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year."""
+
+    initial_cash: Positive
+    entry_sizes: tuple[Fraction, Fraction, Fraction]
+    partial_exit: Annotated[float, Field(gt=0.0, lt=1.0)]
+    add_to_winner: Fraction
+    commission_bps_round_trip: NonNegative
+    slippage_bps: NonNegative
+    impact: NonNegative
+    participation: Annotated[float, Field(gt=0.0, le=1.0)]
+    volume_window: Count
+    borrow_rate: NonNegative
+    cash_rate: NonNegative
+    reward: Literal["net"]
+    reward_scale: Positive
+    limits: LimitsParams
+
+
+class DirectivesParams(Section):
+    """What the master chooses from: 4 risk multipliers x 4 position caps x 3 modes = 48 joint actions."""
+
+    decide_every: Count
+    risk_multipliers: tuple[Fraction, Fraction, Fraction, Fraction]
+    position_caps: tuple[Fraction, Fraction, Fraction, Fraction]
+    open_positions: tuple[Fraction, Fraction, Fraction]
+
+
+class PPOParams(Section):
+    """Names and defaults follow Schulman et al. 2017 and Yu et al. 2022."""
+
+    envs: Count
+    horizon: Count
+    episode: Count
+    epochs: Count
+    minibatches: Count
+    learning_rate: Positive
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)]
+    gae_lambda: Fraction
+    clip: Positive
+    entropy: NonNegative
+    value_coefficient: NonNegative
+    huber_delta: Positive
+    max_grad_norm: Positive
+    target_kl: Positive
+
+
+class CurriculumStageParams(Section):
+    """Which symbols and bars one stage of the curriculum trains on: the most liquid `symbols` share of the
+    universe, starting where realised volatility is in the calmest `calm` share of the train span."""
+
+    name: str
+    symbols: Annotated[float, Field(gt=0.0, le=1.0)]
+    calm: Annotated[float, Field(gt=0.0, le=1.0)]
+    iterations: Count
+
+
+class TrainSymbolAgentsParams(Section):
+    hidden: Annotated[tuple[int, ...], Field(min_length=1)]
+    actor_gain: Positive
+    evaluate_every: Count
+    ppo: PPOParams
+    curriculum: Annotated[tuple[CurriculumStageParams, ...], Field(min_length=1)]
+
+
+class TrainMasterParams(Section):
+    hidden: Annotated[tuple[int, ...], Field(min_length=1)]
+    actor_gain: Positive
+    iterations: Count
+    evaluate_every: Count
+    normalise_values: bool
+    directives: DirectivesParams
+    ppo: PPOParams
+
+
+class FineTuneParams(Section):
+    iterations: Count
+    evaluate_every: Count
+    symbol_learning_rate: Positive
+    master_learning_rate: Positive
+
+
+class WalkForwardParams(Section):
+    """`windows` numbers the equal parts the test span is cut into: one DVC stage each."""
+
+    windows: Annotated[tuple[int, ...], Field(min_length=1)]
+    tune_bars: Count
+    tune_iterations: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _windows_count_up(self) -> Self:
+        if self.windows != tuple(range(len(self.windows))):
+            raise ValueError(f"windows must count up from 0, as in [0, 1, 2]; found {list(self.windows)}")
+        return self
+
+
+class GatesParams(Section):
+    min_net_return: float
+    min_excess_sharpe: float
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    max_drawdown: Fraction
+    min_deflated_sharpe: Fraction
+    min_seeds_positive: Fraction
+
+
+class ReportParams(Section):
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+    gates: GatesParams
+
+
+class Params(Section):
+    run: RunParams
+    data: DataParams
+    validate_data: ValidateDataParams
+    build_features: BuildFeaturesParams
+    spans: SpansParams
+    sl_signals: SLSignalsParams
+    pretrain_encoder: PretrainEncoderParams
+    market: MarketParams
+    train_symbol_agents: TrainSymbolAgentsParams
+    train_master: TrainMasterParams
+    fine_tune: FineTuneParams
+    walk_forward: WalkForwardParams
+    report: ReportParams
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Reads and checks a complete parameter file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, lacks a key, or holds an unknown key or a bad value.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+    try:
+        values = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_params(values, origin=str(path))
+
+
+def parse_params(values: object, origin: str) -> Params:
+    """Checks a mapping of sections; `origin` names it in errors."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{origin}: expected sections such as data and run, found {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"])
+    match first["type"]:
+        case "extra_forbidden":
+            text = f"unknown parameter '{where}'{_suggest(first['loc'])}"
+        case "missing":
+            text = f"parameter '{where}' is missing"
+        case _:
+            text = f"parameter '{where}': {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
+    more = len(problems) - 1
+    return text + (f"; and {more} more problem{'s' if more > 1 else ''}" if more else "")
+
+
+def _suggest(loc: Sequence[str | int]) -> str:
+    """Names the known key closest to the unknown one at `loc`."""
+    model: Any = Params
+    for part in loc[:-1]:
+        field = model.model_fields.get(part) if isinstance(part, str) and hasattr(model, "model_fields") else None
+        model = field.annotation if field is not None else None
+    if not hasattr(model, "model_fields"):
+        return ""
+    close = difflib.get_close_matches(str(loc[-1]), list(model.model_fields), n=1)
+    return f"; did you mean '{close[0]}'?" if close else f" (known here: {', '.join(model.model_fields)})"
+
+
+class _Declared:
+    """A view of the parameters that refuses what a stage did not declare in dvc.yaml, at any depth."""
+
+    def __init__(self, section: Section, declared: frozenset[str], prefix: str) -> None:
+        self._section, self._declared, self._prefix = section, declared, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._section, name)
+        path = f"{self._prefix}{name}"
+        if path in self._declared:
+            return value
+        if isinstance(value, Section) and any(d.startswith(path + ".") for d in self._declared):
+            return _Declared(value, self._declared, path + ".")
+        raise AttributeError(f"parameter '{path}' is read but not declared under `params` of the stage in dvc.yaml")
+
+
+def restrict(params: Params, declared: Sequence[str]) -> Params:
+    """The parameters as a stage may see them: reading one that dvc.yaml does not declare for it raises.
+
+    This is what makes DVC's cache trustworthy: no stage can depend on a parameter that DVC does not track.
+    """
+    return cast(Params, _Declared(params, frozenset(declared), ""))
