@@ -6,6 +6,7 @@ that no label of the earlier range reaches into the later one (Lopez de Prado 20
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from marl_pipeline.config import SpansParams, WalkForwardParams
@@ -83,7 +84,7 @@ def walk_forward_windows(bars: int, spans: SpansParams, params: WalkForwardParam
         raise UserError(f"too little history: {len(test)} test bars cannot be cut into {count} windows")
     edges = [test.start + len(test) * k // count for k in range(count + 1)]
     windows = []
-    for index, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for index, (start, stop) in enumerate(itertools.pairwise(edges)):
         tune = Span(start - spans.embargo - params.tune_bars, start - spans.embargo)
         if tune.start < 0:
             raise UserError(
@@ -101,14 +102,11 @@ def expanding_refits(first: int, every: int, bars: int, embargo: int) -> tuple[R
     """
     starts = range(first, bars, every)
     return tuple(
-        Refit(version, start - embargo, Span(start, min(start + every, bars)))
-        for version, start in enumerate(starts)
+        Refit(version, start - embargo, Span(start, min(start + every, bars))) for version, start in enumerate(starts)
     )
 
 
-def encoder_refits(
-    bars: int, spans: SpansParams, walk_forward: WalkForwardParams, every: int
-) -> tuple[Refit, ...]:
+def encoder_refits(bars: int, spans: SpansParams, walk_forward: WalkForwardParams, every: int) -> tuple[Refit, ...]:
     """The base fit on the train span, then refits at starts of walk-forward windows at least `every` bars apart.
 
     A window is spoken for by one version throughout, so refits fall on window starts only. Version 0 speaks from
