@@ -1,0 +1,40 @@
+"""Multi-agent PPO (Yu et al. 2022): PPO whose critic sees the global state and learns normalised values.
+
+The central value function is the policy's own affair (`ActorCritic.evaluate` feeds the state to its critic); this
+learner adds the value normalisation around it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from marl_pipeline.algos.ppo import PPO, ActorCritic
+from marl_pipeline.algos.rollout import Experience
+from marl_pipeline.algos.value_norm import ValueNorm
+from marl_pipeline.config import PPOParams
+
+
+class MAPPO(PPO):
+    """PPO on a central critic whose output is a value normalised by `norm`.
+
+    `norm` belongs to the policy's module, so that a checkpoint of the critic carries the units it speaks in. None
+    turns the normalisation off.
+    """
+
+    def __init__(
+        self, policy: ActorCritic, params: PPOParams, *, norm: ValueNorm | None, learning_rate: float | None = None
+    ) -> None:
+        super().__init__(policy, params, learning_rate=learning_rate)
+        self.norm = norm
+
+    def real_values(self, experience: Experience) -> tuple[Tensor, Tensor, Tensor]:
+        value, cut_value, last_value = super().real_values(experience)
+        if self.norm is None:
+            return value, cut_value, last_value
+        return self.norm.denormalise(value), self.norm.denormalise(cut_value), self.norm.denormalise(last_value)
+
+    def value_targets(self, targets: Tensor, acts: Tensor) -> Tensor:
+        if self.norm is None:
+            return targets
+        self.norm.update(targets[acts])
+        return self.norm.normalise(targets)
