@@ -20,7 +20,8 @@ from marl_pipeline.config import PPOParams
 class ActorCritic(Protocol):
     """What the learner needs of a policy: its weights, and what it makes of stored inputs."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def evaluate(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits [M, A, actions] and values [M, A] for M stored steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -147,7 +147,10 @@ class Collector:
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Goes on where the saved collector was, bit for bit."""
-        self.environment.load_state_dict(state["environment"])  # type: ignore[arg-type]
-        self.generator.set_state(state["generator"])  # type: ignore[arg-type]
+        environment: Any = state["environment"]
+        generator: Any = state["generator"]
         nobody = torch.zeros(self.environment.num_envs, dtype=torch.bool, device=self.environment.device)
+        self.environment.load_state_dict(environment)
         self._timestep = self.environment.reset(nobody)
+        self.environment.load_state_dict(environment)  # a reset may have drawn from the environment's generator
+        self.generator.set_state(generator)

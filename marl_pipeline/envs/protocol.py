@@ -78,10 +78,19 @@ class Timestep:
 class Environment(Protocol):
     """`num_envs` independent copies on `device`."""
 
-    groups: Mapping[str, GroupSpec]
-    state_size: int
-    num_envs: int
-    device: torch.device
+    @property
+    def groups(self) -> Mapping[str, GroupSpec]: ...
+
+    @property
+    def state_size(self) -> int:
+        """S, the width of the global state; may be 0."""
+        ...
+
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def reset(self, where: Tensor | None = None) -> Timestep:
         """Starts new episodes in the copies where the [E] mask is True (all of them by default).

@@ -1,0 +1,35 @@
+"""Stage `train_master`: MAPPO of one seed over frozen symbol agents, one shared portfolio, on the train span."""
+
+from __future__ import annotations
+
+from marl_pipeline.agents.training import train_master
+from marl_pipeline.data.windows import split
+from marl_pipeline.stages.harness import StageContext, main
+from marl_pipeline.stages.store.dataset import load_dataset
+from marl_pipeline.stages.store.paths import DATASET, MASTER, SYMBOL_AGENTS, seed_folder
+from marl_pipeline.stages.store.policies import load_weights, save_policy
+from marl_pipeline.stages.world import load_world
+
+
+def run(context: StageContext) -> None:
+    params, seed = context.params, context.item["seed"]
+    context.set_tags({"agent_type": "master", "reward_version": params.market.reward})
+    dataset = load_dataset(DATASET)
+    spans = split(dataset.bars, params.spans)
+    world = load_world(params, dataset)
+    weights, metadata = train_master(
+        world,
+        load_weights(seed_folder(SYMBOL_AGENTS, seed), "symbols"),
+        train_span=spans.train,
+        validation_span=spans.validation,
+        seed=seed,
+        on_step=context.on_step,
+        checkpoint=context.checkpoint,
+    )
+    context.log_metrics({"best_validation_net": metadata["best_validation_net"]})
+    with context.output(seed_folder(MASTER, seed)) as folder:
+        save_policy(folder, {"master": weights}, {"seed": seed, **metadata})
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,45 @@
+"""Stage `walk_forward`: one window of one seed. Tunes on the bars before the window, then trades it untouched."""
+
+from __future__ import annotations
+
+from marl_pipeline.agents.training import fine_tune
+from marl_pipeline.data.windows import version_in_force, walk_forward_windows
+from marl_pipeline.evaluation.walk_forward import trade
+from marl_pipeline.stages.harness import StageContext, main
+from marl_pipeline.stages.store.dataset import load_dataset
+from marl_pipeline.stages.store.models import load_refits
+from marl_pipeline.stages.store.paths import DATASET, ENCODER, HIERARCHY, seed_folder
+from marl_pipeline.stages.store.policies import load_weights
+from marl_pipeline.stages.store.records import record_folder, save_record
+from marl_pipeline.stages.world import load_world
+
+
+def run(context: StageContext) -> None:
+    params, seed, index = context.params, context.item["seed"], context.item["window"]
+    context.set_tags({"agent_type": "hierarchy", "reward_version": params.market.reward})
+    dataset = load_dataset(DATASET)
+    window = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)[index]
+    world = load_world(params, dataset, version_in_force(load_refits(ENCODER), window.test.start).version)
+    base = seed_folder(HIERARCHY, seed)
+    symbols, master, tuning = fine_tune(
+        world,
+        load_weights(base, "symbols"),
+        load_weights(base, "master"),
+        params=params.fine_tune,
+        iterations=params.walk_forward.tune_iterations,
+        span=window.tune,
+        validation_span=None,
+        seed=seed,
+        label=f"window {index}: tune",
+        on_step=context.on_step,
+        checkpoint=context.checkpoint,
+    )
+    record = trade(world, symbols, master, window=window, seed=seed, tuning=tuning["curves"])
+    with context.output(record_folder(index, seed)) as folder:
+        save_record(folder, record)
+    growth = record.equity["equity"].iloc[-1] / record.initial_cash - 1
+    context.log_metrics({"net_return": float(growth), "fills": float(len(record.trades))})
+
+
+if __name__ == "__main__":
+    main(run)
