@@ -5,6 +5,7 @@ Agents of a group share one module, are masked by `acts`, and may be absent or w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -109,6 +110,8 @@ class PPO:
                 break
         means = torch.stack(history).mean(0).tolist()
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
+        if not all(map(math.isfinite, means)):
+            raise FloatingPointError(f"training diverged: {dict(zip(names, means, strict=True))}")
         residual = (estimate.value_target - value)[experience.acts]
         explained = 1 - residual.var() / estimate.value_target[experience.acts].var().clamp(min=1e-8)
         return {**dict(zip(names, means, strict=True)), "explained_variance": float(explained)}
@@ -136,7 +139,8 @@ class PPO:
             functional.huber_loss(value, target, reduction="none", delta=p.huber_delta),
             functional.huber_loss(clipped_value, target, reduction="none", delta=p.huber_delta),
         )
-        plogp = torch.where(mask, log_probs.exp() * log_probs, 0.0)
+        allowed = torch.where(mask, log_probs, 0.0)  # before the product: -inf x 0 has no gradient
+        plogp = allowed.exp() * allowed
         weight = acts.float() / acts.sum().clamp(min=1)
         return Losses(
             policy=-(surrogate * weight).sum(),

@@ -1,6 +1,7 @@
 """A small environment of the protocol with known optimum: match the colour you are shown.
 
-Two groups: `workers` (2 agents, 3 actions) earn 1 for naming the colour they see; `boss` (1 agent, 2 actions) decides
+Two groups: `workers` (2 agents, 4 actions of which the last is never allowed) earn 1 for naming the
+colour they see; `boss` (1 agent, 2 actions) decides
 every 2nd step and earns 1 at each step while its last choice is 1. Episodes have 8 steps and are truncated.
 """
 
@@ -23,7 +24,7 @@ class Colours:
     def __init__(self, num_envs: int, seed: int) -> None:
         self.num_envs, self.device, self.state_size = num_envs, torch.device("cpu"), 1
         self.groups = {
-            "workers": GroupSpec(2, {"colour": (3,)}, 3),
+            "workers": GroupSpec(2, {"colour": (3,)}, 4),
             "boss": GroupSpec(1, {"clock": (1,)}, 2),
         }
         self._generator = torch.Generator().manual_seed(seed)
@@ -52,7 +53,7 @@ class Colours:
             groups={
                 "workers": GroupStep(
                     {"colour": nn.functional.one_hot(self._colour, 3).float()},
-                    ones(e, 2, 3, dtype=torch.bool),
+                    (torch.arange(4) < 3).expand(e, 2, 4),
                     ones(e, 2, dtype=torch.bool),
                     worker_reward,
                     ones(e, 2),
@@ -97,7 +98,7 @@ class Policy:
 
 class Team:
     def __init__(self, seed: int = 0) -> None:
-        self.policies = {"workers": Policy("colour", 3, 3, seed), "boss": Policy("clock", 1, 2, seed + 1)}
+        self.policies = {"workers": Policy("colour", 3, 4, seed), "boss": Policy("clock", 1, 2, seed + 1)}
 
     def decide(self, timestep, generator):
         decisions = {}
