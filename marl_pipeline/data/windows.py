@@ -21,7 +21,7 @@ class Span:
     stop: int
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return max(self.stop - self.start, 0)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def split(bars: int, params: SpansParams) -> Spans:
         span: Span = getattr(spans, name)
         if len(span) < 2:
             raise UserError(
-                f"too little history: {bars} bars leave {max(len(span), 0)} for the {name} span with "
+                f"too little history: {bars} bars leave {len(span)} for the {name} span with "
                 f"spans.embargo {params.embargo}; bring more bars or lower the spans' fractions"
             )
     return spans

@@ -14,13 +14,13 @@ from marl_pipeline.stages.world import load_world
 def run(context: StageContext) -> None:
     params, seed = context.params, context.item["seed"]
     context.set_tags({"agent_type": "hierarchy", "reward_version": params.market.reward})
-    dataset = load_dataset(DATASET)
+    dataset = load_dataset(context.root / DATASET)
     spans = split(dataset.bars, params.spans)
-    world = load_world(params, dataset)
+    world = load_world(context, dataset)
     symbols, master, metadata = fine_tune(
         world,
-        load_weights(seed_folder(SYMBOL_AGENTS, seed), "symbols"),
-        load_weights(seed_folder(MASTER, seed), "master"),
+        load_weights(context.root / seed_folder(SYMBOL_AGENTS, seed), "symbols"),
+        load_weights(context.root / seed_folder(MASTER, seed), "master"),
         params=params.fine_tune,
         iterations=params.fine_tune.iterations,
         span=spans.train,

@@ -14,12 +14,12 @@ from marl_pipeline.stages.world import load_world
 def run(context: StageContext) -> None:
     params, seed = context.params, context.item["seed"]
     context.set_tags({"agent_type": "master", "reward_version": params.market.reward})
-    dataset = load_dataset(DATASET)
+    dataset = load_dataset(context.root / DATASET)
     spans = split(dataset.bars, params.spans)
-    world = load_world(params, dataset)
+    world = load_world(context, dataset)
     weights, metadata = train_master(
         world,
-        load_weights(seed_folder(SYMBOL_AGENTS, seed), "symbols"),
+        load_weights(context.root / seed_folder(SYMBOL_AGENTS, seed), "symbols"),
         train_span=spans.train,
         validation_span=spans.validation,
         seed=seed,

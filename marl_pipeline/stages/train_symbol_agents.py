@@ -14,9 +14,9 @@ from marl_pipeline.stages.world import load_world
 def run(context: StageContext) -> None:
     params, seed = context.params, context.item["seed"]
     context.set_tags({"agent_type": "symbol", "reward_version": params.market.reward})
-    dataset = load_dataset(DATASET)
+    dataset = load_dataset(context.root / DATASET)
     spans = split(dataset.bars, params.spans)
-    world = load_world(params, dataset)
+    world = load_world(context, dataset)
     weights, metadata = train_symbol_agents(
         world,
         train_span=spans.train,

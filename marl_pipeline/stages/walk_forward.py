@@ -17,10 +17,12 @@ from marl_pipeline.stages.world import load_world
 def run(context: StageContext) -> None:
     params, seed, index = context.params, context.item["seed"], context.item["window"]
     context.set_tags({"agent_type": "hierarchy", "reward_version": params.market.reward})
-    dataset = load_dataset(DATASET)
+    dataset = load_dataset(context.root / DATASET)
     window = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)[index]
-    world = load_world(params, dataset, version_in_force(load_refits(ENCODER), window.test.start).version)
-    base = seed_folder(HIERARCHY, seed)
+    world = load_world(
+        context, dataset, version_in_force(load_refits(context.root / ENCODER), window.test.start).version
+    )
+    base = context.root / seed_folder(HIERARCHY, seed)
     symbols, master, tuning = fine_tune(
         world,
         load_weights(base, "symbols"),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 
 from marl_pipeline.agents.training import World
-from marl_pipeline.config import Params
 from marl_pipeline.data.dataset import Dataset
+from marl_pipeline.stages.harness import StageContext
 from marl_pipeline.stages.store.models import load_embeddings, load_signals
 from marl_pipeline.stages.store.paths import ENCODER, SIGNALS
 
 
-def load_world(params: Params, dataset: Dataset, version: int = 0) -> World:
+def load_world(context: StageContext, dataset: Dataset, version: int = 0) -> World:
     """The world as encoder `version` sees it; version 0 is the base fit."""
+    params, root = context.params, context.root
     return World.build(
         dataset,
-        load_signals(SIGNALS),
-        load_embeddings(ENCODER, version),
+        load_signals(root / SIGNALS),
+        load_embeddings(root / ENCODER, version),
         params.market,
         params.train_symbol_agents,
         params.train_master,

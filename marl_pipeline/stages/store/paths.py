@@ -6,6 +6,8 @@ from pathlib import Path
 
 DATASET = Path("data/training_data_rl")
 SIGNALS = Path("data/precomputed/sl_signals")
+SL_CHECKPOINTS = Path("models/sl_checkpoints")
+SL_BENCHMARKS = Path("reports/sl_inference_benchmarks.json")
 ENCODER = Path("models/encoder")
 SYMBOL_AGENTS = Path("models/rl/symbol_agents")
 MASTER = Path("models/rl/master")

@@ -1,0 +1,119 @@
+"""A few words for each finding: the figures that made it one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from marl_pipeline.data.dataset import IntArray
+from marl_pipeline.data.quality.rules import Flags
+from marl_pipeline.data.quality.table import PHASE_STEP
+
+MINUTES = int(PHASE_STEP / np.timedelta64(1, "m"))
+
+
+def details(flags: Flags, rule: str, rows: IntArray) -> list[str]:
+    """One line for each hit of `rule` at `rows`."""
+    return WORDS[rule](flags, rows)
+
+
+def _missing(flags: Flags, rows: IntArray) -> list[str]:
+    return [", ".join(name for name in names if name) + " empty" for names in flags.figures["empty"][rows]]
+
+
+def _prices(flags: Flags, rows: IntArray) -> list[str]:
+    value = flags.bars.values
+    columns = [value[name][rows] for name in ("open", "high", "low", "close")]
+    return [f"open {o:.6g}, high {h:.6g}, low {low:.6g}, close {c:.6g}" for o, h, low, c in zip(*columns, strict=True)]
+
+
+def _volume(flags: Flags, rows: IntArray) -> list[str]:
+    return [f"volume {volume:.6g}" for volume in flags.bars.values["volume"][rows]]
+
+
+def _zero_volume(flags: Flags, rows: IntArray) -> list[str]:
+    never = flags.figures["never_traded"][rows]
+    return ["no trade, nor any before it: an index?" if n else "no trade in this bar" for n in never]
+
+
+def _duplicate(flags: Flags, rows: IntArray) -> list[str]:
+    values = np.stack([flags.bars.values[name] for name in ("open", "high", "low", "close", "volume")], axis=1)
+    kept = np.maximum.accumulate(np.where(flags.bars.first, np.arange(len(flags.bars)), 0))[rows]
+    same = ((values[rows] == values[kept]) | (np.isnan(values[rows]) & np.isnan(values[kept]))).all(axis=1)
+    return ["same values as the first row" if s else "other values than the first row" for s in same]
+
+
+def _order(flags: Flags, rows: IntArray) -> list[str]:
+    return [f"row {row + 1} of the table comes after a later bar" for row in flags.bars.row[rows]]
+
+
+def _off_calendar(flags: Flags, rows: IntArray) -> list[str]:
+    if flags.bars.hourly:
+        return ["outside the hours of the exchange"] * len(rows)
+    value = flags.bars.values
+    before = np.maximum(rows - 1, 0)
+    copied = (rows > 0) & (flags.bars.symbol[before] == flags.bars.symbol[rows])
+    copied &= value["close"][before] == value["close"][rows]
+    return ["exchange closed" + (": a copy of the close before" if copy else "") for copy in copied]
+
+
+def _off_grid(flags: Flags, rows: IntArray) -> list[str]:
+    into = flags.bars.stamp[rows] - flags.bars.stamp[rows].astype("datetime64[h]")
+    minutes = into // np.timedelta64(1, "m")
+    market = flags.figures["market"][rows] * MINUTES
+    stray = flags.figures["stray"][rows]
+    return [
+        f"starts at :{m:02d}, the market's bars at :{k:02d}" + ("; the symbol's other bars do not" if s else "")
+        for m, k, s in zip(minutes, market, stray, strict=True)
+    ]
+
+
+def _gap(flags: Flags, rows: IntArray) -> list[str]:
+    missing = flags.figures["missing_bars"][rows]
+    return [f"{n} expected bar{'s' if n > 1 else ''} missing before this one" for n in missing]
+
+
+def _stale(flags: Flags, rows: IntArray) -> list[str]:
+    return [f"{n} equal closes in a row" for n in flags.figures["still"][rows]]
+
+
+def _jump(flags: Flags, rows: IntArray) -> list[str]:
+    return [f"{100 * move:+.1f}% in one bar" for move in flags.figures["simple"][rows]]
+
+
+def _split(flags: Flags, rows: IntArray) -> list[str]:
+    moves, ratios = flags.figures["simple"][rows], flags.figures["ratio"][rows]
+    return [f"{100 * move:+.1f}% in one bar, like a {_ratio(r)} split" for move, r in zip(moves, ratios, strict=True)]
+
+
+def _ratio(ratio: float) -> str:
+    for old in (1, 2, 3, 4):
+        if ratio >= 1 and abs(ratio * old - round(ratio * old)) < 1e-9:
+            return f"{round(ratio * old)}:{old}"
+        if ratio < 1 and abs(old / ratio - round(old / ratio)) < 1e-9:
+            return f"{old}:{round(old / ratio)}"
+    return f"{ratio:.4g}:1"
+
+
+def _coverage(flags: Flags, rows: IntArray) -> list[str]:
+    return [f"{100 * share:.0f}% of the latest expected bars usable" for share in flags.figures["coverage"][rows]]
+
+
+WORDS: dict[str, Callable[[Flags, IntArray], list[str]]] = {
+    "missing_value": _missing,
+    "non_positive_price": _prices,
+    "ohlc_inconsistent": _prices,
+    "negative_volume": _volume,
+    "zero_volume": _zero_volume,
+    "duplicate": _duplicate,
+    "out_of_order": _order,
+    "off_calendar": _off_calendar,
+    "off_grid": _off_grid,
+    "calendar_gap": _gap,
+    "stale": _stale,
+    "jump": _jump,
+    "range_spike": _prices,
+    "split_like": _split,
+    "low_coverage": _coverage,
+}

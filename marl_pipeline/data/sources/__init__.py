@@ -1,0 +1,98 @@
+"""Where bars come from: one function for every `data.source`, and the choice of symbols and span."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from marl_pipeline.config import DataParams
+from marl_pipeline.data.sources.files import read_bars
+from marl_pipeline.data.sources.names import benchmark_symbol, read_universe
+from marl_pipeline.data.sources.sample import sp500_sample
+from marl_pipeline.data.sources.synthetic import SyntheticMarket, synthetic_market
+from marl_pipeline.data.sources.yahoo import download
+from marl_pipeline.errors import UserError
+
+__all__ = ["absent", "load_bars", "read_source", "select", "synthetic_from"]
+
+
+def load_bars(params: DataParams) -> pd.DataFrame:
+    """The canonical bars of the universe between `data.start` and `data.end`, as they came: see `normalise_bars`.
+
+    Raises:
+        UserError: whatever is wrong with the input, or fewer than two symbols left.
+    """
+    return select(read_source(params), universe=read_universe(params.universe), start=params.start, end=params.end)
+
+
+def read_source(params: DataParams) -> pd.DataFrame:
+    """All canonical bars that `data.source` holds."""
+    match params.source:
+        case "sp500_sample":
+            return sp500_sample(params.frequency)
+        case "synthetic":
+            return synthetic_from(params).bars
+        case "yfinance":
+            benchmark = benchmark_symbol(params.benchmark)
+            wanted = [*(read_universe(params.universe) or ()), *([benchmark] if benchmark else [])]
+            return download(tuple(dict.fromkeys(wanted)), params)
+        case "csv" | "parquet":
+            return read_bars(Path(params.path), params)
+
+
+def synthetic_from(params: DataParams) -> SyntheticMarket:
+    """The synthetic market, from `data.start` on where that is set."""
+    return synthetic_market(params.synthetic, params.frequency, params.calendar, params.start)
+
+
+def select(
+    bars: pd.DataFrame, *, universe: Sequence[str] | None = None, start: str | None = None, end: str | None = None
+) -> pd.DataFrame:
+    """Rows of the symbols in `universe` (None: all) from the day `start` to the day `end`, both included.
+
+    Raises:
+        UserError: no such symbol, no such bars, a bad date, or fewer than two symbols left.
+    """
+    chosen = pd.Series(True, index=bars.index)
+    if universe is not None:
+        chosen = bars["symbol"].isin(list(universe))
+        if not chosen.any():
+            names = sorted(bars["symbol"].unique())
+            raise UserError(
+                f"data.universe: none of its {len(universe)} symbols ({', '.join(universe[:3])}, ...) is among "
+                f"the bars ({', '.join(names[:3])}, ...)"
+            )
+    first, last = _edge("start", start), _edge("end", end)
+    if first is not None:
+        chosen &= bars["timestamp"] >= first
+    if last is not None:
+        date_only = last == last.normalize()
+        chosen &= bars["timestamp"] < last + pd.Timedelta(days=1) if date_only else bars["timestamp"] <= last
+    if not chosen.any():
+        span = f"{bars['timestamp'].min():%Y-%m-%d} to {bars['timestamp'].max():%Y-%m-%d}"
+        raise UserError(f"no bars between data.start {start} and data.end {end}: the source runs from {span}")
+    kept = bars[chosen].reset_index(drop=True)
+    left = kept["symbol"].unique()
+    if len(left) < 2:
+        raise UserError(
+            f"one symbol only ({left[0]}); a universe needs 2 or more: bring more bars or widen data.universe"
+        )
+    return kept
+
+
+def absent(bars: pd.DataFrame, universe: Sequence[str] | None) -> list[str]:
+    """Symbols of the universe that the bars do not hold."""
+    held = set(bars["symbol"].unique())
+    return [name for name in universe or () if name not in held]
+
+
+def _edge(name: str, value: str | None) -> pd.Timestamp | None:
+    if value is None:
+        return None
+    try:
+        moment = pd.Timestamp(value)
+    except ValueError:
+        raise UserError(f"data.{name}: '{value}' is not a date; write it as 2024-01-31") from None
+    return moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")

@@ -1,0 +1,43 @@
+"""Stage `aggregate`: windows become one out-of-sample track record per seed, beside the baselines on the same bars."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from marl_pipeline.data.windows import walk_forward_windows
+from marl_pipeline.evaluation.baselines import baselines
+from marl_pipeline.evaluation.track_record import chain
+from marl_pipeline.stages.harness import StageContext, main
+from marl_pipeline.stages.store.dataset import load_dataset
+from marl_pipeline.stages.store.models import load_signals
+from marl_pipeline.stages.store.paths import DATASET, SIGNALS, WALK_FORWARD
+from marl_pipeline.stages.store.records import BASELINES, EQUITY, TRADES, load_record, record_folder, save_table
+
+
+def run(context: StageContext) -> None:
+    params, root = context.params, context.root
+    dataset = load_dataset(root / DATASET, mmap=True)
+    windows = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)
+    seeds = params.run.seeds
+    equities, trades = [], []
+    for step, seed in enumerate(seeds, start=1):
+        records = [load_record(record_folder(window.index, seed, root / WALK_FORWARD)) for window in windows]
+        equity, fills = chain(records, dataset.panel.symbols, params.market)
+        equities.append(equity)
+        trades.append(fills)
+        growth = float(equity["equity"].iloc[-1] / equity["equity"].iloc[0])
+        context.on_step("track record", step, len(seeds) + 1, {"net_return": growth - 1.0})
+    accounts = baselines(dataset, load_signals(root / SIGNALS), windows, params.market)
+    named = [pd.concat([_names(name, table), table], axis=1) for name, table in accounts.items()]
+    context.on_step("baselines", len(seeds) + 1, len(seeds) + 1, {})
+    for path, tables in ((EQUITY, equities), (TRADES, trades), (BASELINES, named)):
+        with context.output(path) as target:
+            save_table(target, pd.concat(tables, ignore_index=True))
+
+
+def _names(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"name": pd.Series([name] * len(table), index=table.index, dtype="str")})
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,58 @@
+"""Stage build_features: cleaned bars and companions become the training data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from marl_pipeline.data.assemble import assemble
+from marl_pipeline.data.dataset import Dataset
+from marl_pipeline.data.features import FEATURES
+from marl_pipeline.data.quality import clean
+from marl_pipeline.stages.harness import StageContext, main
+from marl_pipeline.stages.store.bars import load_bars, load_companions
+from marl_pipeline.stages.store.dataset import save_dataset
+from marl_pipeline.stages.store.paths import DATASET
+
+HISTORICAL = Path("data/historical")
+COMPANIONS = Path("data/companions")
+QUARANTINE = Path("data/quarantine.parquet")
+
+
+def run(context: StageContext) -> None:
+    params = context.params
+    bars = load_bars(context.root / HISTORICAL, params.data.frequency)
+    quarantine = pd.read_parquet(context.root / QUARANTINE)
+    cleaned = clean(bars, quarantine)
+    dataset = assemble(
+        cleaned,
+        load_companions(context.root / COMPANIONS),
+        params.build_features,
+        frequency=params.data.frequency,
+        calendar=params.data.calendar,
+        adjustment=params.data.adjustment,
+    )
+    with context.output(DATASET) as folder:
+        save_dataset(folder, dataset)
+    context.log_metrics(figures(cleaned, dataset))
+
+
+def figures(cleaned: pd.DataFrame, dataset: Dataset) -> dict[str, float]:
+    """What the record says of the data set: its size and what was left out."""
+    quarantined = int(cleaned["quarantined"].sum())
+    placed = int(np.isfinite(dataset.panel.close).sum())
+    return {
+        "bars": float(dataset.bars),
+        "symbols": float(len(dataset.panel.symbols)),
+        "features": float(len(dataset.feature_names)),
+        "features_left_out": float(len(FEATURES) - len(dataset.feature_names)),
+        "valid_share": float(dataset.valid.mean()),
+        "quarantined_bars": float(quarantined),
+        "bars_off_the_grid": float(len(cleaned) - quarantined - placed),
+    }
+
+
+if __name__ == "__main__":
+    main(run)

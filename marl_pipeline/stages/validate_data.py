@@ -1,0 +1,140 @@
+"""Stage `validate_data`: finds what is wrong with the ingested bars, writes the report and what is to be hidden.
+
+`check_file` does the same for any file of bars (`marl data check FILE`), without the pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marl_pipeline.config import Params
+from marl_pipeline.data.quality import QualityResult, check
+from marl_pipeline.data.quality.report import build_report
+from marl_pipeline.errors import UserError
+from marl_pipeline.stages.harness import StageContext, main
+from marl_pipeline.stages.store import bars as store
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+DATA_DOCS = Path("reports/data_docs")
+
+
+def run(context: StageContext) -> None:
+    from marl_pipeline.data.quality.suite import validate_with_expectations
+
+    params, root = context.params, context.root
+    frequency = params.data.frequency
+    bars = store.load_bars(root / "data/historical", frequency)
+    market = {"calendar": params.data.calendar, "frequency": frequency, "adjustment": params.data.adjustment}
+    result = check(bars, params=params.validate_data, **market)
+    validate_with_expectations(result, params.validate_data, root / DATA_DOCS)
+    context.log_metrics({f"hits/{rule}": float(hits) for rule, hits in _hits(result).items()})
+    result.raise_fatal("data/historical")
+    report = build_report(result, params.validate_data, **market)
+    context.log_metrics({"hidden_share": report["hidden"]["share"]})
+    with context.output("data/validation_report.json") as path:
+        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with context.output("data/quarantine.parquet") as path:
+        store.save_table(path, result.quarantine)
+
+
+def _hits(result: QualityResult) -> dict[str, int]:
+    return {str(rule): int(count) for rule, count in result.findings["rule"].value_counts(sort=False).items()}
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What a check of one file found: `report` as in data/validation_report.json, `failed` the line that would have
+    stopped the stage, if any."""
+
+    file: str
+    report: dict[str, Any]
+    failed: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"file": self.file, "failed": self.failed, **self.report}
+
+    def table(self) -> RenderableType:
+        """The findings as a table for a terminal."""
+        return report_table(self.report, self.file)
+
+
+def check_file(
+    path: Path,
+    params: Params,
+    *,
+    frequency: str | None = None,
+    timezone: str | None = None,
+    calendar: str | None = None,
+) -> FileCheck:
+    """Checks a csv or parquet file (or a folder of them), one symbol being enough; writes nothing.
+
+    Args:
+        path: the bars.
+        params: of the pipeline; `data` gives what the next three do not.
+        frequency: `1Day` or `1Hour`.
+        timezone: zone of timestamps that name none.
+        calendar: exchange calendar such as XNYS.
+
+    Raises:
+        UserError: the file cannot be read as bars.
+    """
+    from marl_pipeline.data.sources.files import read_bars
+
+    given = {"frequency": frequency, "timezone": timezone, "calendar": calendar}
+    if frequency not in (None, "1Day", "1Hour"):
+        raise UserError(f"--frequency is 1Day or 1Hour (found '{frequency}')")
+    data = params.data.model_copy(update={key: value for key, value in given.items() if value is not None})
+    data = data.model_copy(update={"path": str(path), "source": "csv" if path.suffix == ".csv" else "parquet"})
+    bars = read_bars(path, data)
+    market = {"calendar": data.calendar, "frequency": data.frequency, "adjustment": data.adjustment}
+    result = check(bars, params=params.validate_data, **market)
+    failed = None
+    try:
+        result.raise_fatal(str(path))
+    except UserError as error:
+        failed = str(error)
+    return FileCheck(str(path), build_report(result, params.validate_data, **market), failed)
+
+
+def report_table(report: dict[str, Any], title: str) -> RenderableType:
+    """Rule, hits, symbols, first, severity and what to do, for every rule with findings; one line for the rest."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in ("rule", "bars", "symbols", "first", "severity", "what it is, what to do"):
+        table.add_column(column, justify="right" if column == "bars" else "left")
+    for entry in report["rules"]:
+        if entry["hits"]:
+            most = sorted(entry["per_symbol"].items(), key=lambda item: (-item[1], item[0]))
+            names = ", ".join(name for name, _ in most[:4]) + (f" and {len(most) - 4} more" if len(most) > 4 else "")
+            example = entry["examples"][0]
+            words = f"{entry['meaning']}\nFirst: {example['symbol']}, {example['detail']}.\n{entry['remedy']}"
+            cells = (
+                entry["rule"],
+                f"{entry['hits']:,}",
+                names,
+                entry["first"].replace("T", "\n"),
+                entry["severity"],
+                words,
+            )
+            table.add_row(*(Text(cell) for cell in cells))
+    clean = [entry["rule"] for entry in report["rules"] if not entry["hits"] and entry["applied"]]
+    lines = [
+        f"{report['bars']:,} bars of {report['symbols']} symbols, {report['first'][:10]} to {report['last'][:10]}, "
+        f"{report['frequency']} on {report['calendar']}. {report['summary'][-1]}",
+        f"No hits: {', '.join(clean) or 'none'}.",
+    ]
+    lines += [f"Not applied: {entry['rule']}: {entry['why_not']}." for entry in report["rules"] if "why_not" in entry]
+    found = [table] if table.row_count else []
+    return Group(*found, *(Text(line) for line in lines))
+
+
+if __name__ == "__main__":
+    main(run)
