@@ -285,6 +285,7 @@ class GatesParams(Section):
     max_drawdown: Fraction
     min_deflated_sharpe: Fraction
     min_seeds_positive: Fraction
+    min_test_sessions: Count
 
 
 class ReportParams(Section):

@@ -1,0 +1,221 @@
+"""The money: what a book holds, how orders fill at the next bar, and what the books say afterwards.
+
+One code for both modes: `[E, N]` per symbol, `[E, A]` per account, `Rules.pool` between them. Money is float64 and
+every step satisfies: equity change = price P&L - commission - slippage - borrow + interest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.envs.trading.limits import HEADROOM, MIN_ORDER, Rules, grant_slots
+
+DAYS_PER_YEAR = 365.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What trading and carrying cost: rates per side as fractions of notional, carry per year."""
+
+    commission: float
+    slippage: float
+    borrow: float
+    cash: float
+
+
+class Bar(NamedTuple):
+    """What the market says of the step from bar `t` to `t + 1`; [E, N] unless said otherwise.
+
+    Attributes:
+        mark, capacity, impact: known at `t`.
+        fill: price at `t + 1` (the mark of `t` where nothing fills).
+        fillable, gone: at `t + 1`.
+        next_mark: at `t + 1`.
+        days: [E, 1] calendar days from `t` to `t + 1`.
+    """
+
+    mark: Tensor
+    capacity: Tensor
+    impact: Tensor
+    fill: Tensor
+    fillable: Tensor
+    gone: Tensor
+    next_mark: Tensor
+    days: Tensor
+
+
+class Orders(NamedTuple):
+    """What is asked of the market at `t`.
+
+    Attributes:
+        action: [E, N] int64 as executed (what the mask refuses is HOLD by now).
+        buy: [E, N] shares to buy.
+        sell: [E, N] share of the position to sell.
+        forced: [E, A] the account is being liquidated or deleveraged: its sales know no turnover limit.
+        caps: [E, A] the most value / equity of one position.
+        slots: [E, 1] the most open positions, or None for accounts.
+        first: [E, 1] the symbol served first when slots run short.
+        turnover: [E, A] of the session so far, as a multiple of equity.
+    """
+
+    action: Tensor
+    buy: Tensor
+    sell: Tensor
+    forced: Tensor
+    caps: Tensor
+    slots: Tensor | None
+    first: Tensor
+    turnover: Tensor
+
+
+class Ledger(NamedTuple):
+    """What one step did to the books; money is float64.
+
+    Attributes:
+        shares: [E, N] traded, buys positive.
+        price: [E, N] of the fill, before costs.
+        commission, slippage: [E, N].
+        price_pnl: [E, N] gain of the position by price alone, from the last mark to this one.
+        closed: [E, N] bool, a position in a symbol that is gone was closed at its last price.
+        borrow, interest: [E, A] carried on the cash held over the bars.
+        notional: [E, A] traded.
+        fill_equity: [E, A] equity at the fill prices, before trading.
+        cash, gross, equity: [E, A] after the mark.
+        value: [E, N] of each position at the mark.
+        bought, kept: [E, N] shares bought, and share of the old position kept.
+    """
+
+    shares: Tensor
+    price: Tensor
+    commission: Tensor
+    slippage: Tensor
+    price_pnl: Tensor
+    closed: Tensor
+    borrow: Tensor
+    interest: Tensor
+    notional: Tensor
+    fill_equity: Tensor
+    cash: Tensor
+    gross: Tensor
+    equity: Tensor
+    value: Tensor
+    holding: Tensor
+
+
+def _slippage(terms: Terms, bar: Bar, shares: Tensor) -> Tensor:
+    """Rate of slippage for orders of `shares` [E, N] >= 0: base + impact x sqrt(shares / capacity), the ratio at most
+    1. Orders within capacity are never above it; a forced close of a symbol that is gone pays the full impact."""
+    share = (shares / bar.capacity.clamp(min=1e-300)).clamp(max=1.0)
+    return torch.addcmul(
+        torch.full((), terms.slippage, dtype=share.dtype, device=share.device), bar.impact, share.sqrt()
+    )
+
+
+def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, shares: Tensor) -> Ledger:
+    """Carries, fills and marks: `cash` [E, A] and `shares` [E, N] at `t` become those at `t + 1`.
+
+    In order: interest or borrow fee for the days since the last mark; sales (at most the capacity, scaled down by what
+    is left of the session's turnover); buys (capacity, free slots, position cap at the fill price, then pro rata to
+    exposure, cash and turnover); costs on every share traded; the mark. Orders where `fillable` is False are cancelled.
+    """
+    interest = cash.clamp(min=0.0) * (bar.days * (terms.cash / DAYS_PER_YEAR))
+    borrow = (-cash).clamp(min=0.0) * (bar.days * (terms.borrow / DAYS_PER_YEAR))
+    carried = cash + interest - borrow
+    value = shares * bar.fill
+    gross = rules.pool(value)
+    equity = carried + gross
+    smallest = MIN_ORDER * orders.caps * equity
+    capacity = torch.where(bar.fillable, bar.capacity, 0.0)
+
+    sold, closed = _sales(rules, bar, orders, shares, value, equity, smallest, capacity)
+    wanted = torch.minimum(orders.buy, capacity)
+    if orders.slots is not None:
+        held = shares > 0.0
+        free_slots = orders.slots - held.sum(-1, keepdim=True)
+        opening = (wanted > 0.0) & ~held
+        wanted = torch.where(opening & ~grant_slots(opening, orders.action, orders.first, free_slots), 0.0, wanted)
+    bought = _buys(rules, terms, bar, orders, wanted, sold, value, gross, equity, smallest)
+
+    traded = bought - sold
+    size = bought + sold
+    notional = size * bar.fill
+    commission = notional * terms.commission
+    slippage = notional * _slippage(terms, bar, size)
+    holding = torch.where(closed, 0.0, shares + traded)
+    after = carried - rules.pool(traded * bar.fill + commission + slippage)
+    price_pnl = shares * (bar.next_mark - bar.mark) + traded * (bar.next_mark - bar.fill)
+    next_value = holding * bar.next_mark
+    next_gross = rules.pool(next_value)
+    return Ledger(
+        shares=traded,
+        price=bar.fill,
+        commission=commission,
+        slippage=slippage,
+        price_pnl=price_pnl,
+        closed=closed,
+        borrow=borrow,
+        interest=interest,
+        notional=rules.pool(notional),
+        fill_equity=equity,
+        cash=after,
+        gross=next_gross,
+        equity=after + next_gross,
+        value=next_value,
+        holding=holding,
+    )
+
+
+def _sales(
+    rules: Rules,
+    bar: Bar,
+    orders: Orders,
+    shares: Tensor,
+    value: Tensor,
+    equity: Tensor,
+    smallest: Tensor,
+    capacity: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Shares to sell, and where a position in a symbol that is gone is closed."""
+    all_of_it = (orders.sell > 0.0) & ((1.0 - orders.sell) * value < smallest)
+    sold = torch.minimum(torch.where(all_of_it, shares, orders.sell * shares), capacity)
+    room = (rules.turnover - orders.turnover).clamp(min=0.0) * equity
+    scale = (room / rules.pool(sold * bar.fill).clamp(min=1e-300)).clamp(min=0.0, max=1.0)
+    sold = sold * torch.where(orders.forced, 1.0, scale)
+    closed = bar.gone & (shares > 0.0)
+    return torch.where(closed, shares, sold), closed
+
+
+def _buys(
+    rules: Rules,
+    terms: Terms,
+    bar: Bar,
+    orders: Orders,
+    wanted: Tensor,
+    sold: Tensor,
+    value: Tensor,
+    gross: Tensor,
+    equity: Tensor,
+    smallest: Tensor,
+) -> Tensor:
+    """Shares to buy such that no limit is exceeded at the fill price after all costs.
+
+    Costs of the unscaled orders bound those of the scaled ones from above (the rate of slippage falls with size), so
+    exposure <= limit x equity and value <= cap x equity hold for equity net of the costs of this very trade.
+    """
+    limit = rules.exposure * (1.0 - HEADROOM)
+    sale = sold * bar.fill
+    sale_cost = rules.pool(sale * (terms.commission + _slippage(terms, bar, sold)))
+    sale = rules.pool(sale)
+    amount = torch.minimum(wanted * bar.fill, (orders.caps * equity - value).clamp(min=0.0))
+    cost = rules.pool(amount * (terms.commission + _slippage(terms, bar, amount / bar.fill)))
+    total = rules.pool(amount)
+    fundable = (limit * (equity - sale_cost) - (gross - sale)) / (total + limit * cost).clamp(min=1e-300)
+    room = (rules.turnover - orders.turnover) * (1.0 - HEADROOM) * equity - sale
+    scale = torch.minimum(fundable, room / total.clamp(min=1e-300)).clamp(min=0.0, max=1.0)
+    lowest = equity - sale_cost - scale * cost
+    amount = torch.minimum(scale * amount, (orders.caps * (1.0 - HEADROOM) * lowest - value).clamp(min=0.0))
+    return torch.where(amount < smallest, 0.0, amount / bar.fill)

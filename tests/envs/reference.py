@@ -1,0 +1,314 @@
+"""The market game once more, for one environment, in plain Python floats: written from docs/timeline.md to be read, not
+to be fast. Tests hold the batched simulator equal to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from marl_pipeline.config import MarketParams
+from marl_pipeline.data.dataset import Panel
+
+HOLD, SMALL, MEDIUM, LARGE, PARTIAL, ALL, ADD = range(7)
+
+
+class PlainMarket:
+    """Prices, volumes and the calendar of one panel, looked up one cell at a time."""
+
+    def __init__(self, panel: Panel, params: MarketParams) -> None:
+        self.panel, self.params = panel, params
+        self.bars, self.size = panel.close.shape
+
+    def tradable(self, t: int, n: int) -> bool:
+        close = self.panel.close[t, n]
+        return bool(self.panel.tradable[t, n]) and math.isfinite(close) and close > 0
+
+    def last_tradable(self, t: int, n: int) -> int | None:
+        return next((s for s in range(t, -1, -1) if self.tradable(s, n)), None)
+
+    def mark(self, t: int, n: int) -> float:
+        last = self.last_tradable(t, n)
+        return 1.0 if last is None else float(self.panel.close[last, n])
+
+    def fill(self, t: int, n: int) -> float | None:
+        """The price at which orders are filled at bar t; None where they are not."""
+        if not self.tradable(t, n):
+            return None
+        opened = float(self.panel.open[t, n])
+        return opened if math.isfinite(opened) and opened > 0 else float(self.panel.close[t, n])
+
+    def gone(self, t: int, n: int) -> bool:
+        last = self.last_tradable(t, n)
+        return last is not None and int(self.panel.session[t] - self.panel.session[last]) >= 5
+
+    def volume(self, t: int, n: int) -> float | None:
+        """Mean volume of the trailing window; where the window has none, that of the last window which had."""
+        for end in range(t, -1, -1):
+            window = [
+                float(self.panel.volume[s, n]) for s in range(max(end - self.params.volume_window + 1, 0), end + 1)
+            ]
+            known = [v for v in window if v >= 0]
+            if known:
+                return sum(known) / len(known)
+        return None
+
+    def volatility(self, t: int, n: int) -> float:
+        for end in range(t, -1, -1):
+            squares = []
+            for s in range(max(end - self.params.volume_window + 1, 1), end + 1):
+                previous = self.last_tradable(s - 1, n)
+                if self.tradable(s, n) and previous is not None:
+                    squares.append((self.mark(s, n) / self.mark(s - 1, n) - 1.0) ** 2)
+            if squares:
+                return math.sqrt(sum(squares) / len(squares))
+        return 0.0
+
+    def date(self, t: int) -> int:
+        first = next(s for s in range(t + 1) if self.panel.session[s] == self.panel.session[t])
+        return int(self.panel.timestamps[first].astype("datetime64[D]").astype(int))
+
+    def opens_session(self, t: int) -> bool:
+        t = min(t, self.bars - 1)  # what follows the last bar of the data is not known
+        return t == 0 or bool(self.panel.session[t] != self.panel.session[t - 1])
+
+
+@dataclass
+class Account:
+    """One book over the symbols `names` (all of them, or one)."""
+
+    names: list[int]
+    cash: float
+    shares: dict[int, float] = field(default_factory=dict)
+    invested: dict[int, float] = field(default_factory=dict)
+    trades: dict[int, int] = field(default_factory=dict)
+    turnover: float = 0.0
+    peak: float = 0.0
+    halt: str = "normal"  # normal, liquidating, flat, reduced
+    left: int = 0
+    events: list[str] = field(default_factory=list)
+
+
+class PlainGame:
+    """One environment of the trading game.
+
+    Args:
+        pooled: one portfolio (True) or an account per symbol.
+        directive: (risk multiplier, cap as a share of the position limit, share of the open positions) in force.
+    """
+
+    def __init__(self, market: PlainMarket, pooled: bool, start: int, in_play: list[bool] | None = None) -> None:
+        self.market, self.params, self.pooled, self.t = market, market.params, pooled, start
+        self.in_play = in_play or [True] * market.size
+        self.directive = (1.0, 1.0, 1.0)
+        groups = [list(range(market.size))] if pooled else [[n] for n in range(market.size)]
+        self.accounts = [Account(names, self.params.initial_cash, peak=self.params.initial_cash) for names in groups]
+
+    # -- rules ---------------------------------------------------------------------------------------------------
+
+    def held(self, account: Account, n: int) -> float:
+        return account.shares.get(n, 0.0)
+
+    def equity(self, account: Account) -> float:
+        return account.cash + sum(self.held(account, n) * self.market.mark(self.t, n) for n in account.names)
+
+    def gross(self, account: Account) -> float:
+        return sum(self.held(account, n) * self.market.mark(self.t, n) for n in account.names)
+
+    def cap(self, account: Account) -> float:
+        limits = self.params.limits
+        cap = (limits.position if self.pooled else 1.0) * self.directive[1]
+        return cap * limits.reentry_scale if account.halt == "reduced" else cap
+
+    def exposure_limit(self) -> float:
+        limits = self.params.limits
+        if limits.gross_leverage > 1:
+            return limits.gross_leverage - limits.min_cash
+        return min(limits.gross_leverage, 1 - limits.min_cash)
+
+    def slots(self) -> int:
+        return max(1, math.floor(self.params.limits.open_positions * self.directive[2] + 1e-9))
+
+    def mask(self, account: Account, n: int) -> list[bool]:
+        limits, value = self.params.limits, self.held(account, n) * self.market.mark(self.t, n)
+        equity, cap = self.equity(account), self.cap(account)
+        free = (
+            self.market.tradable(self.t, n)
+            and self.in_play[n]
+            and account.halt in ("normal", "reduced")
+            and account.trades.get(n, 0) < limits.trades_per_day
+        )
+        turnover_left = account.turnover < limits.turnover_per_day * (1 - 1e-9)
+        smallest = 0.001 * cap * equity
+        funded = self.exposure_limit() * equity - self.gross(account) > smallest
+        room = cap * equity - value > smallest
+        open_count = sum(self.held(account, m) > 0 for m in account.names)
+        slot = not self.pooled or value > 0 or open_count < self.slots()
+        buy = free and turnover_left and funded and room and slot
+        sell = free and turnover_left and value > 0
+        add = free and turnover_left and funded and room and value > 0 and value > account.invested.get(n, 0.0)
+        return [True, buy, buy, buy, sell, sell, add]
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def slippage(self, t: int, n: int, shares: float) -> float:
+        params, volume = self.params, self.market.volume(t, n)
+        full = min(
+            params.impact * self.market.volatility(t, n) * math.sqrt(params.participation),
+            0.5 - params.slippage_bps / 10_000,
+        )
+        if volume is None or shares == 0:
+            return params.slippage_bps / 10_000
+        taken = 1.0 if volume == 0 else min(shares / (params.participation * volume), 1.0)
+        return params.slippage_bps / 10_000 + full * math.sqrt(taken)
+
+    def rate(self, n: int, shares: float) -> float:
+        return self.params.commission_bps_round_trip / 2 / 10_000 + self.slippage(self.t, n, shares)
+
+    def capacity(self, n: int) -> float:
+        if self.market.fill(self.t + 1, n) is None:
+            return 0.0
+        volume = self.market.volume(self.t, n)
+        return math.inf if volume is None else self.params.participation * volume
+
+    def step(self, actions: list[int]) -> None:
+        """Plays `actions` (one per symbol) from bar t to t + 1."""
+        masks = {n: self.mask(account, n) for account in self.accounts for n in account.names}
+        allowed = [a if masks[n][a] else HOLD for n, a in enumerate(actions)]
+        for account in self.accounts:
+            self._trade(account, allowed)
+        self.t += 1
+        for account in self.accounts:
+            self._judge(account)
+
+    def _trade(self, account: Account, actions: list[int]) -> None:
+        params, limits, market, t = self.params, self.params.limits, self.market, self.t
+        account.events = []
+        equity_before, cap = self.equity(account), self.cap(account)
+        days = market.date(t + 1) - market.date(t)
+        account.cash += max(account.cash, 0) * params.cash_rate * days / 365
+        account.cash -= max(-account.cash, 0) * params.borrow_rate * days / 365
+        price = {n: market.fill(t + 1, n) or market.mark(t, n) for n in account.names}
+        value = {n: self.held(account, n) * price[n] for n in account.names}
+        equity = account.cash + sum(value.values())
+        smallest = 0.001 * cap * equity
+
+        liquidating = account.halt == "liquidating"
+        excess = 0.0
+        if limits.gross_leverage > 1 and self.gross(account) > 0:
+            excess = max(0.0, 1 - limits.gross_leverage * equity_before / self.gross(account))
+        forced = liquidating or excess > 0
+
+        sold: dict[int, float] = {}
+        for n in account.names:
+            share = {PARTIAL: params.partial_exit, ALL: 1.0}.get(actions[n], 0.0)
+            share = 1.0 if liquidating else max(share, excess)
+            wanted = self.held(account, n) * share
+            if share > 0 and (1 - share) * value[n] < smallest:
+                wanted = self.held(account, n)
+            sold[n] = min(wanted, self.capacity(n))
+        sale = sum(sold[n] * price[n] for n in account.names)
+        room = max(limits.turnover_per_day - account.turnover, 0) * equity
+        if not forced and sale > room:
+            sold = {n: q * room / sale for n, q in sold.items()}
+        for n in account.names:
+            if self.held(account, n) > 0 and market.gone(t + 1, n):
+                sold[n] = self.held(account, n)
+                account.events.append(f"closed {n}")
+
+        bought = self._buys(account, actions, equity_before, cap, price, value, equity, smallest, sold)
+        turned = 0.0
+        for n in account.names:
+            quantity = sold[n] + bought[n]
+            if quantity == 0:
+                continue
+            notional = quantity * price[n]
+            cost = notional * self.rate(n, quantity)
+            account.cash += (sold[n] - bought[n]) * price[n] - cost
+            turned += notional / equity
+            before = self.held(account, n)
+            account.shares[n] = before + bought[n] - sold[n]
+            if bought[n] > 0:
+                account.invested[n] = account.invested.get(n, 0.0) + notional + cost
+            else:
+                account.invested[n] = account.invested[n] * account.shares[n] / before
+            if actions[n] != HOLD:
+                account.trades[n] = account.trades.get(n, 0) + 1
+        account.turnover += turned
+        if market.opens_session(t + 2):
+            account.turnover, account.trades = 0.0, {}
+
+    def _buys(
+        self,
+        account: Account,
+        actions: list[int],
+        equity_before: float,
+        cap: float,
+        price: dict[int, float],
+        value: dict[int, float],
+        equity: float,
+        smallest: float,
+        sold: dict[int, float],
+    ) -> dict[int, float]:
+        params, limits = self.params, self.params.limits
+        sizes = {SMALL: params.entry_sizes[0], MEDIUM: params.entry_sizes[1], LARGE: params.entry_sizes[2]}
+        sizes[ADD] = params.add_to_winner
+        amount: dict[int, float] = {}
+        for n in account.names:
+            budget = sizes.get(actions[n], 0.0) * self.directive[0] * cap * equity_before
+            shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
+            amount[n] = min(shares * price[n], max(cap * equity - value[n], 0.0)) if shares > 0 else 0.0
+            if shares > 0 and self.held(account, n) == 0 and self.pooled:
+                amount[n] = amount[n] if self._gets_slot(account, actions, n) else 0.0
+        limit = self.exposure_limit() * (1 - 1e-9)
+        sale = sum(sold[n] * price[n] for n in account.names)
+        sale_cost = sum(sold[n] * price[n] * self.rate(n, sold[n]) for n in account.names)
+        cost = sum(amount[n] * self.rate(n, amount[n] / price[n]) for n in account.names)
+        total = sum(amount.values())
+        if total == 0:
+            return dict.fromkeys(account.names, 0.0)
+        fundable = (limit * (equity - sale_cost) - (sum(value.values()) - sale)) / (total + limit * cost)
+        room = ((limits.turnover_per_day - account.turnover) * (1 - 1e-9) * equity - sale) / total
+        scale = max(0.0, min(1.0, fundable, room))
+        lowest = equity - sale_cost - scale * cost
+        bought = {}
+        for n in account.names:
+            final = min(scale * amount[n], max(cap * (1 - 1e-9) * lowest - value[n], 0.0))
+            bought[n] = 0.0 if final < smallest else final / price[n]
+        return bought
+
+    def _gets_slot(self, account: Account, actions: list[int], n: int) -> bool:
+        """Larger orders first, then in turn from a symbol that moves with the bar."""
+        free = self.slots() - sum(self.held(account, m) > 0 for m in account.names)
+        size, first = self.market.size, self.t * 7919 % self.market.size
+        rank = {LARGE: 0, MEDIUM: 1, SMALL: 2}
+        opening = [
+            m
+            for m in account.names
+            if actions[m] in rank and self.held(account, m) == 0 and self.capacity(m) > 0 and self._budget(account) > 0
+        ]
+        queue = sorted(opening, key=lambda m: (rank[actions[m]], (m - first) % size))
+        return queue.index(n) < free
+
+    def _budget(self, account: Account) -> float:
+        return self.directive[0] * self.cap(account) * self.equity(account)
+
+    def _judge(self, account: Account) -> None:
+        limits, equity = self.params.limits, self.equity(account)
+        flat = all(self.held(account, n) == 0 for n in account.names)
+        if account.halt == "liquidating":
+            if flat:
+                account.halt, account.left = "flat", limits.cool_down
+        elif account.left > 0:
+            account.left -= 1
+            if account.left == 0:
+                if account.halt == "flat":
+                    account.halt, account.left, account.peak = "reduced", limits.cool_down, equity
+                else:
+                    account.halt = "normal"
+        account.peak = max(account.peak, equity)
+        allowed = limits.portfolio_drawdown if self.pooled else limits.account_drawdown
+        if account.halt in ("normal", "reduced") and account.peak > equity <= account.peak * (1 - allowed):
+            account.halt = "flat" if flat else "liquidating"
+            account.left = limits.cool_down if flat else 0
+            account.events.append("kill switch")

@@ -1,0 +1,110 @@
+"""Properties on random and hostile markets: the accounting identity, the limits, no money from nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marl_pipeline.config import load_params
+from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.envs.trading.limits import Mode
+from marl_pipeline.envs.trading.market import Market
+from tests.envs.markets import hostile, market_params
+
+LIMITS = st.fixed_dictionaries(
+    {
+        "position": st.sampled_from([0.02, 0.2, 1.0]),
+        "open_positions": st.sampled_from([1, 3, 50]),
+        "min_cash": st.sampled_from([0.0, 0.1, 0.9]),
+        "gross_leverage": st.sampled_from([0.5, 1.0]),
+        "trades_per_day": st.sampled_from([1, 2, 50]),
+        "turnover_per_day": st.sampled_from([0.1, 0.7, 2.0]),
+        "portfolio_drawdown": st.sampled_from([0.02, 0.2, 1.0]),
+        "account_drawdown": st.sampled_from([0.02, 0.2, 1.0]),
+        "cool_down": st.sampled_from([1, 3, 20]),
+        "impact": st.sampled_from([0.0, 0.1, 20.0]),
+        "participation": st.sampled_from([0.01, 1.0]),
+        "commission_bps_round_trip": st.sampled_from([0.0, 15.0, 900.0]),
+        "cash_rate": st.sampled_from([0.0, 0.1]),
+    }
+)
+
+
+def play(seed: int, mode: Mode, changes: dict[str, Any], envs: int, size: int, bars: int) -> None:
+    rng = np.random.default_rng(seed)
+    params = market_params(**changes)
+    market = Market.from_panel(hostile(rng, bars, size, int(rng.choice([1, 3]))), params)
+    directives = load_params().train_master.directives
+    env = TradingEnv(market, params, directives, mode=mode, num_envs=envs, span=Span(0, bars), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    env.reset()
+    odds = torch.tensor(rng.dirichlet(np.ones(7)), dtype=torch.float32).expand(envs * size, 7)
+    for _ in range(bars - 1):
+        drawn = torch.multinomial(odds, 1, generator=generator).view(envs, size)
+        master = torch.randint(48, (envs, 1), generator=generator)
+        before, caps, slots = env.book, env._caps, env._slots
+        env.step({"symbols": drawn, "master": master})
+        check_step(env, before, caps, slots)
+
+
+def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Tensor | None) -> None:
+    rules, book, ledger, limits = env.rules, env.book, env.ledger, env.params.limits
+    assert ledger is not None
+    gain = rules.pool(ledger.price_pnl - ledger.commission - ledger.slippage) - ledger.borrow + ledger.interest
+    size = torch.maximum(before.equity, ledger.equity) + rules.pool((ledger.shares * ledger.price).abs())
+    assert bool(((ledger.equity - before.equity - gain).abs() <= 1e-11 * size).all()), "identity"
+    assert bool((ledger.slippage >= 0).all())
+    assert bool((ledger.commission >= 0).all())
+    if not rules.leveraged:
+        assert bool((book.cash >= 0).all()), "cash"
+        assert not bool(ledger.borrow.any())
+    assert bool((book.shares >= 0).all()), "shares"
+    assert bool((book.equity == book.cash + rules.pool(book.value)).all())
+
+    at_fill = book.shares * ledger.price
+    equity = ledger.cash + rules.pool(at_fill)
+    bought = ledger.shares > 0
+    assert bool((~bought | (at_fill <= caps * equity)).all()), "position cap"
+    any_bought = rules.pool(bought.float()) > 0
+    assert bool((~any_bought | (rules.pool(at_fill) <= rules.exposure * equity)).all()), "exposure"
+    if slots is not None:
+        was, now = before.shares > 0, book.shares > 0
+        opened = (now & ~was).any(-1, keepdim=True)
+        count = (was | now).sum(-1, keepdim=True)
+        assert bool((~opened | (count <= slots)).all()), "open positions"
+    forced = (before.halt == rules.liquidating) | (rules.pool(ledger.closed.float()) > 0)
+    room = (limits.turnover_per_day - before.turnover).clamp(min=0) * ledger.fill_equity
+    exempt = forced | torch.full_like(forced, rules.leveraged)  # liquidation, a closed symbol, deleveraging
+    assert bool((exempt | (ledger.notional <= room * (1 + 1e-9) + 1e-9)).all()), "turnover"
+    assert bool((book.trades <= limits.trades_per_day).all()), "trades"
+    capacity = env.market.capacity[before.bar]
+    assert bool((ledger.closed | (ledger.shares.abs() <= capacity * (1 + 1e-12))).all()), "participation"
+    fillable = env.market.fillable[book.bar]
+    assert bool((ledger.closed | fillable | (ledger.shares == 0)).all()), "a trade where nothing fills"
+    cooling = (before.halt > rules.cool_down).expand_as(bought)
+    assert not bool((bought & cooling).any()), "a buy while the kill switch is on"
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), mode=st.sampled_from(["accounts", "portfolio"]), changes=LIMITS)
+def test_identity_and_limits_hold_on_hostile_markets(seed: int, mode: Mode, changes: dict[str, Any]) -> None:
+    play(seed, mode, changes, envs=8, size=12, bars=40)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), changes=LIMITS)
+def test_identity_and_limits_hold_with_leverage(seed: int, changes: dict[str, Any]) -> None:
+    play(seed, "portfolio", {**changes, "gross_leverage": 2.0, "borrow_rate": 0.5}, envs=8, size=12, bars=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_identity_and_limits_hold_over_a_million_symbol_steps(seed: int) -> None:
+    mode: Mode = "accounts" if seed % 2 else "portfolio"
+    play(seed, mode, {}, envs=32, size=40, bars=150)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from marl_pipeline.evaluation.gates import Evidence, judge, number, percent, remarks
+from marl_pipeline.evaluation.metrics import Metrics
+from marl_pipeline.evaluation.statistics import Interval
+from tests.evaluation.evaluation_samples import params
+
+GATES = params().report.gates
+METRICS = Metrics(**dict.fromkeys((field.name for field in dataclasses.fields(Metrics)), 0.1))
+
+
+def evidence_of(**changes: object) -> Evidence:
+    good = dataclasses.replace(METRICS, sharpe=1.5, total_return=0.4, max_drawdown=0.1, exposure=0.8)
+    weak = dataclasses.replace(METRICS, sharpe=0.7)
+    values = {
+        "policy": good,
+        "baselines": {"equal_weight": weak, "benchmark": weak, "sl_thresholds": weak},
+        "benchmark_name": "SPY",
+        "excess": Interval(0.8, 0.2, 1.4, 0.95, 0.01, 0.3, 5.0),
+        "detectable": 0.84,
+        "deflated": 0.99,
+        "trials": 3,
+        "seed_excess": [0.7, 0.9],
+        "sessions": 500,
+    }
+    return Evidence(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_go_when_every_gate_passes_and_every_gate_says_why() -> None:
+    decision, reasons, gates = judge(evidence_of(), GATES)
+    assert decision == "GO"
+    assert reasons == [gate.words for gate in gates]
+    assert all(gate.passed for gate in gates)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("net_return", {"policy": dataclasses.replace(METRICS, sharpe=1.5, total_return=0.0, max_drawdown=0.1)}),
+        ("excess_sharpe", {"excess": Interval(-0.1, 0.01, 0.2, 0.95, 0.6, 0.1, 1.0)}),
+        ("excess_sharpe_lower_bound", {"excess": Interval(0.8, -0.1, 1.4, 0.95, 0.1, 0.3, 5.0)}),
+        (
+            "beats_benchmark",
+            {
+                "baselines": {
+                    "equal_weight": METRICS,
+                    "benchmark": dataclasses.replace(METRICS, sharpe=1.5),
+                    "sl_thresholds": METRICS,
+                }
+            },
+        ),
+        ("max_drawdown", {"policy": dataclasses.replace(METRICS, sharpe=1.5, max_drawdown=0.2501)}),
+        ("deflated_sharpe", {"deflated": 0.949}),
+        ("seeds_positive", {"seed_excess": [0.7, -0.1]}),
+        ("enough_data", {"sessions": 251}),
+    ],
+)
+def test_each_gate_alone_can_say_no(name: str, changes: dict[str, object]) -> None:
+    decision, reasons, gates = judge(evidence_of(**changes), GATES)
+    assert decision == "NO-GO"
+    assert [gate.name for gate in gates if not gate.passed] == [name]
+    assert reasons == [gate.words for gate in gates if gate.name == name]
+
+
+def test_the_words_follow_the_outcome() -> None:
+    unclear = judge(evidence_of(excess=Interval(0.1, -0.3, 0.5, 0.95, 0.3, 0.2, 4.0)), GATES)[1]
+    assert "cannot be told from luck" in unclear[0]
+    assert "0.84" in unclear[0]
+    worse = judge(evidence_of(excess=Interval(-0.4, -0.6, -0.2, 0.95, 0.99, 0.1, 4.0)), GATES)[1]
+    assert any("bad luck" in reason for reason in worse)
+    lost = judge(evidence_of(policy=dataclasses.replace(METRICS, sharpe=-1.0, total_return=-0.25)), GATES)[1]
+    assert any("lost 25.0%" in reason for reason in lost)
+
+
+def test_an_idle_policy_and_stronger_signals_are_remarked_on() -> None:
+    idle = dataclasses.replace(METRICS, sharpe=0.0, turnover_per_day=0.0)
+    lines = remarks(evidence_of(policy=idle))
+    assert "never traded" in lines[0]
+    assert "following the supervised models" in lines[1]
+    assert remarks(evidence_of()) == []
+    timid = dataclasses.replace(METRICS, sharpe=1.5, exposure=0.03)
+    assert "3.0%" in remarks(evidence_of(policy=timid))[0]
+
+
+def test_figures_are_written_with_a_real_minus() -> None:
+    assert percent(-0.1234) == "\u221212.3%"
+    assert number(-0.5) == "\u22120.50"
