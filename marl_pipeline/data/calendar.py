@@ -7,6 +7,7 @@ UTC of the exchange's date.
 from __future__ import annotations
 
 import difflib
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,9 @@ DAY = np.timedelta64(1, "D")
 
 OFF_CALENDAR_CLOSE = np.timedelta64(21, "h")
 """When a daily row of a day without a session counts as complete: 21:00 UTC, no earlier than New York ever closes."""
+
+FIRST_YEAR, LAST_YEAR = 1900, 2100
+"""No session is looked for beyond these."""
 
 REFERENCE_YEARS = (2010, 2019)
 """Years over which the sessions of a year are counted."""
@@ -69,21 +73,21 @@ def _schedule(calendar: str, first: int, last: int) -> Schedule:
     import exchange_calendars  # 1.3 s, so only when asked
     from exchange_calendars.errors import InvalidCalendarName
 
-    try:
-        bounds = exchange_calendars.get_calendar(calendar, start="2010-01-01", end="2010-12-31")
-    except InvalidCalendarName:
-        known = exchange_calendars.get_calendar_names()
-        close = difflib.get_close_matches(calendar.upper(), known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else " (such as XNYS, XLON, XTKS, 24/7)"
-        raise UserError(f"data.calendar: no exchange calendar is called '{calendar}'{hint}") from None
-    low, high = bounds.bound_min(), bounds.bound_max()
-    start, end = (
-        pd.Timestamp(year=max(first, 1900), month=1, day=1),
-        pd.Timestamp(year=min(last, 2100), month=12, day=31),
-    )
-    start = start if low is None else max(start, low)
-    end = end if high is None else min(end, high)
-    found = exchange_calendars.get_calendar(calendar, start=start, end=end)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the library's own use of pandas
+        try:
+            probe = exchange_calendars.get_calendar(calendar, start="2010-01-01", end="2010-12-31")
+        except InvalidCalendarName:
+            known = exchange_calendars.get_calendar_names()
+            close = difflib.get_close_matches(calendar.upper(), known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else " (such as XNYS, XLON, XTKS, 24/7)"
+            raise UserError(f"data.calendar: no exchange calendar is called '{calendar}'{hint}") from None
+        earliest, latest = probe.bound_min(), probe.bound_max()
+        start = pd.Timestamp(year=max(first, FIRST_YEAR), month=1, day=1)
+        end = pd.Timestamp(year=min(last, LAST_YEAR), month=12, day=31)
+        start = start if earliest is None else max(start, earliest)
+        end = end if latest is None else min(end, latest)
+        found = exchange_calendars.get_calendar(calendar, start=start, end=end)
     sessions = found.schedule
     return Schedule(
         session=_frozen(utc_array(sessions.index)),

@@ -60,8 +60,9 @@ class Encoder(nn.Module):
         values = cross.windows if mask is None else torch.where(mask, self.hidden, cross.windows)
         steps = self.step(values.reshape(bars * symbols, window, features))
         read = [reader(steps) for reader in (self.transformer, self.recurrent, self.convolution)]
-        last = [states[:, -1].view(bars, symbols, -1) for states in read]
-        local = self.merge(torch.cat(last, dim=-1))
+        summaries = [summary.view(bars, symbols, -1) for _, summary in read]
+        local = self.merge(torch.cat(summaries, dim=-1))
         around = self.graph(local, cross.valid, cross.neighbours, cross.weights)
-        embedding = self.fusion(*last, around) * cross.valid[..., None]
-        return embedding, (read[0] + read[1] + read[2]).view(bars, symbols, window, -1)
+        embedding = self.fusion(*summaries, around) * cross.valid[..., None]
+        states = read[0][0] + read[1][0] + read[2][0]
+        return embedding, states.view(bars, symbols, window, -1)

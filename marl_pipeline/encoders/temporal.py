@@ -1,4 +1,5 @@
-"""Three ways to read a window of bars, each keeping one state per bar: attention, recurrence, convolution."""
+"""Three ways to read a window of bars: attention, recurrence, convolution. Each gives one state per bar [B, W, H] and
+a summary of the whole window [B, H]."""
 
 from __future__ import annotations
 
@@ -45,10 +46,10 @@ class Transformer(nn.Module):
         self.blocks = nn.Sequential(*(AttentionBlock(width, heads, dropout) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """[B, W, H] -> [B, W, H]."""
-        states: Tensor = self.norm(self.blocks(steps + self.position))
-        return states
+    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, W, H] -> states [B, W, H] and that of the last bar [B, H]."""
+        states = self.norm(self.blocks(steps + self.position))
+        return states, states[:, -1]
 
 
 class BiLSTM(nn.Module):
@@ -58,10 +59,11 @@ class BiLSTM(nn.Module):
         super().__init__()
         self.cell = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """[B, W, H] -> [B, W, H]."""
-        states: Tensor = self.cell(steps)[0]
-        return states
+    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, W, H] -> states [B, W, H] and where each direction ends, the last bar and the first [B, H]."""
+        states, _ = self.cell(steps)
+        half = states.shape[-1] // 2
+        return states, torch.cat([states[:, -1, :half], states[:, 0, half:]], dim=-1)
 
 
 class Convolution(nn.Module):
@@ -73,10 +75,10 @@ class Convolution(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """[B, W, H] -> [B, W, H]."""
+    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, W, H] -> states [B, W, H] and that of the last bar [B, H]."""
         states = steps.transpose(1, 2)
         for layer in self.layers:
             states = states + self.dropout(functional.gelu(layer(states)))
-        normed: Tensor = self.norm(states.transpose(1, 2))
-        return normed
+        normed = self.norm(states.transpose(1, 2))
+        return normed, normed[:, -1]

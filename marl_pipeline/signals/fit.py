@@ -134,7 +134,8 @@ def speak(
         spoken: [T', N], the valid rows.
         probabilities: [T', N, 3], 1/3 elsewhere.
     """
-    module = build(fitted.model, windows.window, windows.features, dropout).to(device)
+    with forked(0, "weights to be replaced", device):
+        module = build(fitted.model, windows.window, windows.features, dropout).to(device)
     module.load_state_dict(fitted.weights)
     rows = slice(fitted.refit.speaks.start, fitted.refit.speaks.stop)
     spoken = dataset.valid[rows]

@@ -204,7 +204,7 @@ def set_threads(threads: int, device: str) -> None:
         # Some CUDA kernels have no deterministic form: those warn instead of ending the run. (The other call for
         # this, `use_deterministic_algorithms`, imports the compiler: seconds for each stage.)
         torch.set_deterministic_debug_mode("error" if device == "cpu" else "warn")
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _parse_item(argv: list[str]) -> dict[str, int]:

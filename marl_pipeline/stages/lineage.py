@@ -24,12 +24,11 @@ def lineage(stage: str, root: Path = Path()) -> dict[str, str | None]:
     """
     stages = {entry.name: entry for entry in dag.read(root)}
     locked = _lock(root)
-    above = [locked[name] for name in _upstream(stages, stage) if name in locked]
-    if len(above) < len(_upstream(stages, stage)):
-        above = []
+    needed = _upstream(stages, stage)
+    above = [locked[name] for name in needed] if all(name in locked for name in needed) else []
     outs = _hashes(above, "outs")
     code = {path: value for path, value in _hashes(above, "deps").items() if path.startswith(CODE)}
-    own = {path: value for path, value in dag.inputs(stage, root).deps.items() if path.startswith(CODE)}
+    own = {f"{stage}: {path}": _content(root / path) for path in stages[stage].deps if path.startswith(CODE)}
     params: dict[str, Any] = {}
     for entry in above:
         params |= entry.get("params", {}).get("params.yaml", {})
@@ -58,6 +57,14 @@ def _lock(root: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     return dict(YAML(typ="safe", pure=True).load(path.read_text()).get("stages", {}))
+
+
+def _content(path: Path) -> str:
+    """One hash of a module, or of all modules of a package."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+        digest.update(str(file.relative_to(path)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _hashes(entries: Iterable[Mapping[str, Any]], kind: str) -> dict[str, str]:

@@ -57,9 +57,9 @@ def run(context: StageContext) -> None:
         trials=read_trials(root / TRIALS),
         lineage={**lineage("report", root), "seeds": ", ".join(map(str, params.run.seeds))},
         quality={
-            "bars_hidden": validation["hidden"]["bars"],
-            "share_hidden": validation["hidden"]["share"],
-            "findings": {rule["rule"]: rule["hits"] for rule in validation["rules"] if rule["hits"]},
+            "bars_hidden": validation["totals"]["hidden_bars"],
+            "share_hidden": validation["totals"]["hidden_share"],
+            "findings": {rule["rule"]: rule["count"] for rule in validation["rules"] if rule["count"]},
         },
     )
     training = training_pictures(root, params.run.seeds)
@@ -122,12 +122,25 @@ def _how_telling(name: str) -> tuple[int, str]:
     return (min(places, default=len(TELLING)), name)
 
 
+def _named(symbols: Mapping[str, int], most: int = 3) -> str:
+    """The symbols with the most hits, and how many more there are."""
+    ranked = sorted(symbols, key=lambda name: (-symbols[name], name))
+    more = len(ranked) - most
+    return ", ".join(ranked[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def quality_rows(validation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rule, hits, symbols, first day and effect of each rule of the validation report that found something."""
     return [
-        (rule["rule"].replace("_", " "), str(rule["hits"]), str(rule["symbols"]), rule["first"][:10], rule["effect"])
+        (
+            rule["rule"].replace("_", " "),
+            str(rule["count"]),
+            _named(rule["symbols"]),
+            rule["first"][:10],
+            rule["effect"],
+        )
         for rule in validation["rules"]
-        if rule["hits"]
+        if rule["count"]
     ]
 
 

@@ -35,7 +35,7 @@ def run(context: StageContext) -> None:
     context.log_metrics({f"hits/{rule}": float(hits) for rule, hits in _hits(result).items()})
     result.raise_fatal("data/historical")
     report = build_report(result, params.validate_data, **market)
-    context.log_metrics({"hidden_share": report["hidden"]["share"]})
+    context.log_metrics({"hidden_share": report["totals"]["hidden_share"]})
     with context.output("data/validation_report.json") as path:
         path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with context.output("data/quarantine.parquet") as path:
@@ -111,23 +111,24 @@ def report_table(report: dict[str, Any], title: str) -> RenderableType:
     for column in ("rule", "bars", "symbols", "first", "severity", "what it is, what to do"):
         table.add_column(column, justify="right" if column == "bars" else "left")
     for entry in report["rules"]:
-        if entry["hits"]:
-            most = sorted(entry["per_symbol"].items(), key=lambda item: (-item[1], item[0]))
+        if entry["count"]:
+            most = sorted(entry["symbols"].items(), key=lambda item: (-item[1], item[0]))
             names = ", ".join(name for name, _ in most[:4]) + (f" and {len(most) - 4} more" if len(most) > 4 else "")
             example = entry["examples"][0]
             words = f"{entry['meaning']}\nFirst: {example['symbol']}, {example['detail']}.\n{entry['remedy']}"
             cells = (
                 entry["rule"],
-                f"{entry['hits']:,}",
+                f"{entry['count']:,}",
                 names,
                 entry["first"].replace("T", "\n"),
                 entry["severity"],
                 words,
             )
             table.add_row(*(Text(cell) for cell in cells))
-    clean = [entry["rule"] for entry in report["rules"] if not entry["hits"] and entry["applied"]]
+    totals = report["totals"]
+    clean = [entry["rule"] for entry in report["rules"] if not entry["count"] and entry["applied"]]
     lines = [
-        f"{report['bars']:,} bars of {report['symbols']} symbols, {report['first'][:10]} to {report['last'][:10]}, "
+        f"{totals['bars']:,} bars of {totals['symbols']} symbols, {totals['first'][:10]} to {totals['last'][:10]}, "
         f"{report['frequency']} on {report['calendar']}. {report['summary'][-1]}",
         f"No hits: {', '.join(clean) or 'none'}.",
     ]

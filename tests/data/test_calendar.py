@@ -72,7 +72,8 @@ def test_the_expected_hourly_grid_counts_from_the_open_to_the_close() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frequency", "calendar", "bars"), [("1Day", "XNYS", 252.0), ("1Hour", "XNYS", 252.0 * 7), ("1Hour", "24/7", 8760.0)]
+    ("frequency", "calendar", "bars"),
+    [("1Day", "XNYS", 252.0), ("1Hour", "XNYS", 252.0 * 7), ("1Hour", "24/7", 8760.0)],
 )
 def test_bars_per_year(frequency: str, calendar: str, bars: float) -> None:
     assert bars_per_year(frequency, calendar) == bars

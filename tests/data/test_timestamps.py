@@ -80,7 +80,7 @@ def test_a_reading_that_happens_twice_or_never_is_refused(reading: str) -> None:
 
 
 def test_a_wrong_zone_is_refused() -> None:
-    with pytest.raises(UserError, match="data.timezone: 'Mars/Olympus' is not a time zone"):
+    with pytest.raises(UserError, match=r"data\.timezone: 'Mars/Olympus' is not a time zone"):
         localise(np.array(["2024-01-31"], dtype="datetime64[us]"), "Mars/Olympus", "bars.csv")
 
 

@@ -152,6 +152,7 @@ class PlainGame:
     # -- one step ------------------------------------------------------------------------------------------------
 
     def slippage(self, t: int, n: int, shares: float) -> float:
+        """A position that is closed because its symbol is gone pays the full impact."""
         params, volume = self.params, self.market.volume(t, n)
         full = min(
             params.impact * self.market.volatility(t, n) * math.sqrt(params.participation),
@@ -159,7 +160,8 @@ class PlainGame:
         )
         if volume is None or shares == 0:
             return params.slippage_bps / 10_000
-        taken = 1.0 if volume == 0 else min(shares / (params.participation * volume), 1.0)
+        gone = volume == 0 or self.market.gone(t + 1, n)
+        taken = 1.0 if gone else min(shares / (params.participation * volume), 1.0)
         return params.slippage_bps / 10_000 + full * math.sqrt(taken)
 
     def rate(self, n: int, shares: float) -> float:

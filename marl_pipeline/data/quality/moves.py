@@ -26,7 +26,8 @@ MARKET = 5
 UNUSUAL = 8.0
 """A split's step is this many times the symbol's typical move."""
 BUSY, BUSY_PART = 3.0, 1.5
-"""Dollar volume, in typical bars, above which news rather than a split moved the price (for a part ratio)."""
+"""Dollar volume, in typical bars, above which news rather than a split moved the price. The lower one is for part
+ratios, and for shares (a volume that is adjusted while the price is not)."""
 SPIKE, LEAST_SPIKE = 6.0, 0.05
 """A lone high or low is this many typical ranges, and this much in log price, away from the open and the close."""
 PRIOR_MOVE = 0.02
@@ -125,6 +126,8 @@ def _steps(bars: SortedBars, rows: IntArray) -> dict[str, np.ndarray]:
         "excess": excess,
         "dollars": dollars,
         "typical_move": _trailing_mean(np.minimum(np.abs(excess), 1.0), symbol),
+        "shares": value["volume"],
+        "typical_shares": np.exp(_trailing_mean(_log_positive(value["volume"]), symbol)),
         "typical_dollars": np.exp(_trailing_mean(_log_positive(dollars), symbol)),
     }
 
@@ -181,6 +184,7 @@ def _nearest_ratio(step: dict[str, np.ndarray], tolerance: float) -> FloatArray:
     calm = ~(step["range"][at] > np.maximum(5.0 * typical, 2.0 * tolerance))
     whole = which < 2 * len(WHOLE_RATIOS)
     ordinary = ~seen_volume | (step["dollars"][at] <= np.where(whole, BUSY, BUSY_PART) * step["typical_dollars"][at])
+    ordinary |= whole & (step["shares"][at] <= BUSY_PART * step["typical_shares"][at])
     hit = near & calm & ordinary & (whole | (seen_open & seen_volume))
     out[at] = np.where(hit, ratios[which], np.nan)
     return out

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from marl_pipeline.config import ValidateDataParams
+from marl_pipeline.data.dataset import BoolArray
 from marl_pipeline.data.quality.catalogue import RULES
 from marl_pipeline.data.quality.verdict import QualityResult, covered
 
@@ -33,38 +34,46 @@ def build_report(
 ) -> dict[str, Any]:
     """The report as JSON values.
 
-    Keys: `bars`, `symbols`, `first`, `last`, `frequency`, `calendar`, `adjustment`; `summary` (a sentence a rule with
-    findings); `rules` (every rule: severity, hits, symbols, first, last, hits per symbol, examples, or why it did not
-    apply); `hidden` (bars hidden in all, and per symbol); `per_symbol` (span and number of bars).
+    Keys: `frequency`, `calendar`, `adjustment`; `totals` (bars, symbols, span, findings, hidden bars); `summary` (a
+    sentence a rule with findings); `rules` (every rule: severity, count, hits of each symbol, first, last, examples, or
+    why it did not apply); `symbols` (of each: span, bars, how many are hidden and, of hourly ones, the minutes of the
+    hour that they start at).
     """
     bars = result.bars[~result.bars["duplicate"]]
     hidden = covered(bars, result.quarantine)
-    per_symbol = bars.assign(hidden=hidden).groupby("symbol", sort=True)
-    spans = per_symbol.agg(
-        bars=("timestamp", "size"), first=("timestamp", "min"), last=("timestamp", "max"), hidden=("hidden", "sum")
-    )
-    names = [str(name) for name in spans.index]
     rules = [_rule(result, rule, params.severity[rule]) for rule in RULES]
     return {
-        "bars": len(result.bars),
-        "symbols": len(spans),
-        "first": _moment(bars["timestamp"].min()),
-        "last": _moment(bars["timestamp"].max()),
         "frequency": frequency,
         "calendar": calendar,
         "adjustment": adjustment,
-        "summary": _summary(rules, int(hidden.sum()), len(bars)),
+        "totals": {
+            "bars": len(result.bars),
+            "symbols": int(bars["symbol"].nunique()),
+            "first": _moment(bars["timestamp"].min()),
+            "last": _moment(bars["timestamp"].max()),
+            "findings": len(result.findings),
+            "hidden_bars": int(hidden.sum()),
+            "hidden_share": round(float(hidden.mean()), 6),
+        },
+        "summary": _summary(rules, bars, int(hidden.sum())),
         "rules": rules,
-        "hidden": {
-            "bars": int(hidden.sum()),
-            "share": round(float(hidden.mean()), 6),
-            "per_symbol": {name: count for name, count in zip(names, spans["hidden"].tolist(), strict=True) if count},
-        },
-        "per_symbol": {
-            str(row.Index): {"bars": int(row.bars), "first": _moment(row.first), "last": _moment(row.last)}
-            for row in spans.itertuples()
-        },
+        "symbols": _symbols(bars, hidden, frequency),
     }
+
+
+def _symbols(bars: pd.DataFrame, hidden: BoolArray, frequency: str) -> dict[str, dict[str, Any]]:
+    spans = bars.assign(hidden=hidden).groupby("symbol", sort=True)
+    table = spans.agg(bars=("timestamp", "size"), first=("timestamp", "min"), last=("timestamp", "max"))
+    columns = (table.index, table["bars"].tolist(), spans["hidden"].sum().tolist(), table["first"], table["last"])
+    out: dict[str, dict[str, Any]] = {
+        str(name): {"bars": count, "hidden": hidden_bars, "first": _moment(first), "last": _moment(last)}
+        for name, count, hidden_bars, first, last in zip(*columns, strict=True)
+    }
+    if frequency == "1Hour":
+        minutes = bars["timestamp"].dt.strftime(":%M")
+        for name, counts in minutes.groupby(bars["symbol"], sort=True):
+            out[str(name)]["minutes"] = counts.value_counts(sort=False).sort_index().to_dict()
+    return out
 
 
 def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
@@ -76,8 +85,8 @@ def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
         "meaning": RULES[rule].meaning,
         "remedy": RULES[rule].remedy,
         "applied": rule not in result.not_applied and severity != "ignore",
-        "hits": len(hits),
-        "symbols": int(hits["symbol"].nunique()),
+        "count": len(hits),
+        "symbols": {},
     }
     if rule in result.not_applied:
         entry["why_not"] = result.not_applied[rule]
@@ -89,7 +98,7 @@ def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
         entry |= {
             "first": _moment(hits["timestamp"].min()),
             "last": _moment(hits["timestamp"].max()),
-            "per_symbol": {str(name): int(count) for name, count in counts.items()},
+            "symbols": {str(name): int(count) for name, count in counts.items()},
             "examples": [
                 {"symbol": str(row.symbol), "timestamp": _moment(row.timestamp), "detail": str(row.detail)}
                 for row in examples.head(EXAMPLES).sort_values(["timestamp", "symbol"], kind="stable").itertuples()
@@ -98,21 +107,26 @@ def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
     return entry
 
 
-def _summary(rules: Sequence[dict[str, Any]], hidden: int, bars: int) -> list[str]:
+def _summary(rules: Sequence[dict[str, Any]], bars: pd.DataFrame, hidden: int) -> list[str]:
     lines = []
     for entry in rules:
-        if not entry["hits"]:
+        if not entry["count"]:
             continue
-        most = sorted(entry["per_symbol"].items(), key=lambda item: (-item[1], item[0]))
+        most = sorted(entry["symbols"].items(), key=lambda item: (-item[1], item[0]))
         names = ", ".join(name for name, _ in most[:5]) + (", ..." if len(most) > 5 else "")
+        example = entry["examples"][0]
         lines.append(
-            f"{entry['rule']}: {_counted(entry['hits'], 'bar')} of {_counted(entry['symbols'], 'symbol')} ({names}), "
-            f"from {entry['first'][:10]} to {entry['last'][:10]}: {entry['effect']}. "
-            f"{entry['meaning']} {entry['examples'][0]['symbol']}: {entry['examples'][0]['detail']}."
+            f"{entry['rule']}: {_counted(entry['count'], 'bar')} of {_counted(len(entry['symbols']), 'symbol')} "
+            f"({names}), from {entry['first'][:10]} to {entry['last'][:10]}: {entry['effect']}. {entry['meaning']} "
+            f"First: {example['symbol']}, {example['detail']}."
         )
-    lines.append(
-        f"{hidden:,} of {bars:,} bars ({100 * hidden / bars:.2f}%) are hidden." if lines else "Nothing was found."
-    )
+        if entry["rule"] == "zero_volume":
+            sizes = bars["symbol"].value_counts()
+            never = [name for name, count in entry["symbols"].items() if count == sizes[name]]
+            if never:
+                lines.append(f"zero_volume: {', '.join(never)} never trade: an index cannot be bought.")
+    share = 100 * hidden / len(bars)
+    lines.append(f"{hidden:,} of {len(bars):,} bars ({share:.2f}%) are hidden." if lines else "Nothing was found.")
     return lines
 
 

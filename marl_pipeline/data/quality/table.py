@@ -129,9 +129,10 @@ def expected_stamps(bars: SortedBars, phase: int) -> TimeArray:
     the open and every hour after it, at the grid's minute, before the close."""
     if not bars.hourly:
         return bars.days
-    start: TimeArray = bars.opens.astype("datetime64[h]").astype("datetime64[us]") + phase * PHASE_STEP
-    start = np.where(start <= bars.opens, start + HOUR, start)
-    inner: TimeArray = start[:, None] + np.arange(24) * HOUR
+    hours: TimeArray = bars.opens.astype("datetime64[h]").astype("datetime64[us]")
+    late = (phase * PHASE_STEP <= bars.opens - hours).astype(np.int64)
+    start: TimeArray = hours + phase * PHASE_STEP + late * HOUR
+    inner = start[:, None] + np.arange(24) * HOUR
     inner = inner[inner < bars.closes[:, None]]
     expected: TimeArray = np.unique(np.concatenate([bars.opens, inner]))
     return expected

@@ -12,7 +12,7 @@ from marl_pipeline.data.calendar import utc_array
 from marl_pipeline.data.dataset import BoolArray
 from marl_pipeline.data.quality.catalogue import NOT_APPLIED, RULES, Need
 from marl_pipeline.data.quality.rules import HIDING, Flags, find_flags
-from marl_pipeline.data.quality.table import SortedBars, sort_bars
+from marl_pipeline.data.quality.table import sort_bars
 from marl_pipeline.data.quality.words import details
 from marl_pipeline.errors import UserError
 
@@ -201,6 +201,3 @@ def covered(bars: pd.DataFrame, quarantine: pd.DataFrame) -> BoolArray:
         (place >= 0) & (symbol >= 0) & (found["symbol"].to_numpy() == symbol) & (found["end"].to_numpy() >= stamp)
     )
     return hidden
-
-
-__all__ = ["QualityResult", "SortedBars", "check", "clean", "covered"]

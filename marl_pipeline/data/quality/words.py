@@ -34,7 +34,7 @@ def _volume(flags: Flags, rows: IntArray) -> list[str]:
 
 def _zero_volume(flags: Flags, rows: IntArray) -> list[str]:
     never = flags.figures["never_traded"][rows]
-    return ["no trade, nor any before it: an index?" if n else "no trade in this bar" for n in never]
+    return ["no trade, nor any before it" if n else "no trade in this bar" for n in never]
 
 
 def _duplicate(flags: Flags, rows: IntArray) -> list[str]:

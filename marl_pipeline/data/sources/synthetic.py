@@ -9,7 +9,7 @@ v_t follows a two-state Markov chain (calm, stormy), m, s and eps are standard n
 unit variance whose shocks halve in `half_life` bars, and k^2 = E[v^2], so that the planted part d = sigma sqrt(signal)
 k z has exactly the share `signal` of the variance of e, whatever that share is. z[t] is drawn before bar t. It shows
 in two causal ways: in the symbol's own past returns, and in its volume, since the log volume of bar t - 1 rises with
-z[t] (`VOLUME_DRIFT`). The volume's law is the same for every `signal`; at 0 it just foretells nothing.
+z[t] (`VOLUME_DRIFT`). The loadings of volume are the same for every `signal`; at 0 it just foretells nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scipy.signal import lfilter
 from marl_pipeline.config import SyntheticParams
 from marl_pipeline.data.calendar import bars_per_year, expected_grid, in_session, session_of
 from marl_pipeline.data.dataset import BoolArray, FloatArray, TimeArray
+from marl_pipeline.errors import UserError
 
 FIRST_DAY = "2000-01-03"
 SECTORS = 3
@@ -72,6 +73,9 @@ def synthetic_market(
     """Draws the market, from the first session of `first_day` (2000-01-03) on.
 
     One seed gives one market; markets that differ in `signal` only share all their random numbers.
+
+    Raises:
+        UserError: the calendar ends (in 2100 or before) before `params.bars` bars.
     """
     rng = np.random.default_rng(params.seed)
     bars, count = params.bars, params.symbols
@@ -115,7 +119,13 @@ def _grid(bars: int, frequency: str, calendar: str, first_day: str) -> TimeArray
     """[T] the first `bars` bar starts of the exchange from `first_day` on."""
     first = pd.Timestamp(first_day)
     days = int(np.ceil(bars / bars_per_year(frequency, calendar) * 366 * 1.1)) + 30
-    return expected_grid(first, first + pd.Timedelta(days=days), frequency, calendar)[:bars]
+    grid = expected_grid(first, first + pd.Timedelta(days=days), frequency, calendar)[:bars]
+    if len(grid) < bars:
+        raise UserError(
+            f"data.synthetic.bars: the calendar {calendar} has {len(grid)} bars of {frequency} from {first_day} on, "
+            f"not {bars}; ask for fewer"
+        )
+    return grid
 
 
 def _first_of_session(timestamps: TimeArray, frequency: str, calendar: str) -> BoolArray:

@@ -28,21 +28,24 @@ class Terms:
 
 
 class Bar(NamedTuple):
-    """What the market says of the step from bar `t` to `t + 1`; [E, N] unless said otherwise.
+    """What the market says of the step from bar `t` to `t + 1`; [E, N] float64 unless said otherwise.
 
     Attributes:
-        mark, capacity, impact: known at `t`.
+        mark: known at `t`.
+        capacity: shares that an order may trade: known at `t`, 0 where nothing fills at `t + 1`; finite.
+        per_share: 1 / capacity, huge where that is 0.
+        impact: slippage beyond the base of an order as large as the capacity, known at `t`.
         fill: price at `t + 1` (the mark of `t` where nothing fills).
-        fillable, gone: at `t + 1`.
+        gone: 1 where a position is closed for good at `t + 1`, else 0; the capacity is 0 there.
         next_mark: at `t + 1`.
         days: [E, 1] calendar days from `t` to `t + 1`.
     """
 
     mark: Tensor
     capacity: Tensor
+    per_share: Tensor
     impact: Tensor
     fill: Tensor
-    fillable: Tensor
     gone: Tensor
     next_mark: Tensor
     days: Tensor
@@ -53,7 +56,7 @@ class Orders(NamedTuple):
 
     Attributes:
         action: [E, N] int64 as executed (what the mask refuses is HOLD by now).
-        buy: [E, N] shares to buy.
+        buy: [E, N] shares to buy; 0 where `sell` is not.
         sell: [E, N] share of the position to sell.
         forced: [E, A] the account is being liquidated or deleveraged: its sales know no turnover limit.
         caps: [E, A] the most value / equity of one position.
@@ -81,12 +84,12 @@ class Ledger(NamedTuple):
         commission, slippage: [E, N].
         price_pnl: [E, N] gain of the position by price alone, from the last mark to this one.
         closed: [E, N] bool, a position in a symbol that is gone was closed at its last price.
+        paid: [E, N] money spent on buys, costs included.
         borrow, interest: [E, A] carried on the cash held over the bars.
         notional: [E, A] traded.
         fill_equity: [E, A] equity at the fill prices, before trading.
         cash, gross, equity: [E, A] after the mark.
-        value: [E, N] of each position at the mark.
-        bought, kept: [E, N] shares bought, and share of the old position kept.
+        holding, value: [E, N] shares, and money in the position, after the mark.
     """
 
     shares: Tensor
@@ -95,6 +98,7 @@ class Ledger(NamedTuple):
     slippage: Tensor
     price_pnl: Tensor
     closed: Tensor
+    paid: Tensor
     borrow: Tensor
     interest: Tensor
     notional: Tensor
@@ -102,17 +106,21 @@ class Ledger(NamedTuple):
     cash: Tensor
     gross: Tensor
     equity: Tensor
-    value: Tensor
     holding: Tensor
+    value: Tensor
 
 
-def _slippage(terms: Terms, bar: Bar, shares: Tensor) -> Tensor:
-    """Rate of slippage for orders of `shares` [E, N] >= 0: base + impact x sqrt(shares / capacity), the ratio at most
-    1. Orders within capacity are never above it; a forced close of a symbol that is gone pays the full impact."""
-    share = (shares / bar.capacity.clamp(min=1e-300)).clamp(max=1.0)
-    return torch.addcmul(
-        torch.full((), terms.slippage, dtype=share.dtype, device=share.device), bar.impact, share.sqrt()
-    )
+# Choices by 0/1 factors instead of torch.where: on a CPU the latter costs 15 multiplications.
+
+
+def _cost_rate(terms: Terms, bar: Bar, shares: Tensor) -> Tensor:
+    """Commission and slippage per notional of orders of `shares` [E, N] >= 0.
+
+    Slippage is base + impact x sqrt(shares / capacity), the ratio at most 1: orders within capacity are never above
+    it, and a forced close of a symbol that is gone pays the full impact.
+    """
+    share = (shares * bar.per_share).clamp(max=1.0)
+    return share.sqrt().mul_(bar.impact).add_(terms.commission + terms.slippage)
 
 
 def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, shares: Tensor) -> Ledger:
@@ -120,7 +128,7 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
 
     In order: interest or borrow fee for the days since the last mark; sales (at most the capacity, scaled down by what
     is left of the session's turnover); buys (capacity, free slots, position cap at the fill price, then pro rata to
-    exposure, cash and turnover); costs on every share traded; the mark. Orders where `fillable` is False are cancelled.
+    exposure, cash and turnover); costs on every share traded; the mark. Where the capacity is 0 orders are cancelled.
     """
     interest = cash.clamp(min=0.0) * (bar.days * (terms.cash / DAYS_PER_YEAR))
     borrow = (-cash).clamp(min=0.0) * (bar.days * (terms.borrow / DAYS_PER_YEAR))
@@ -129,25 +137,28 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
     gross = rules.pool(value)
     equity = carried + gross
     smallest = MIN_ORDER * orders.caps * equity
-    capacity = torch.where(bar.fillable, bar.capacity, 0.0)
 
-    sold, closed = _sales(rules, bar, orders, shares, value, equity, smallest, capacity)
-    wanted = torch.minimum(orders.buy, capacity)
+    leaving = bar.gone * shares
+    sold = _sales(rules, bar, orders, shares, value, equity, smallest) + leaving
+    wanted = torch.minimum(orders.buy, bar.capacity)
     if orders.slots is not None:
         held = shares > 0.0
         free_slots = orders.slots - held.sum(-1, keepdim=True)
         opening = (wanted > 0.0) & ~held
-        wanted = torch.where(opening & ~grant_slots(opening, orders.action, orders.first, free_slots), 0.0, wanted)
-    bought = _buys(rules, terms, bar, orders, wanted, sold, value, gross, equity, smallest)
+        denied = opening & ~grant_slots(opening, orders.action, orders.first, free_slots)
+        wanted = wanted * (~denied)
+    sale = sold * bar.fill
+    amount = _buys(rules, terms, bar, orders, wanted, sold, sale, value, gross, equity, smallest)
+    bought = amount / bar.fill
 
     traded = bought - sold
-    size = bought + sold
-    notional = size * bar.fill
+    notional = amount + sale
+    rate = _cost_rate(terms, bar, bought + sold)
     commission = notional * terms.commission
-    slippage = notional * _slippage(terms, bar, size)
-    holding = torch.where(closed, 0.0, shares + traded)
-    after = carried - rules.pool(traded * bar.fill + commission + slippage)
-    price_pnl = shares * (bar.next_mark - bar.mark) + traded * (bar.next_mark - bar.fill)
+    slippage = notional * (rate - terms.commission)
+    holding = shares + traded
+    after = carried - rules.pool(amount - sale + notional * rate)
+    price_pnl = torch.addcmul(shares * (bar.next_mark - bar.mark), traded, bar.next_mark - bar.fill)
     next_value = holding * bar.next_mark
     next_gross = rules.pool(next_value)
     return Ledger(
@@ -156,7 +167,8 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
         commission=commission,
         slippage=slippage,
         price_pnl=price_pnl,
-        closed=closed,
+        closed=leaving > 0.0,
+        paid=torch.addcmul(amount, amount, rate),
         borrow=borrow,
         interest=interest,
         notional=rules.pool(notional),
@@ -164,29 +176,21 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
         cash=after,
         gross=next_gross,
         equity=after + next_gross,
-        value=next_value,
         holding=holding,
+        value=next_value,
     )
 
 
 def _sales(
-    rules: Rules,
-    bar: Bar,
-    orders: Orders,
-    shares: Tensor,
-    value: Tensor,
-    equity: Tensor,
-    smallest: Tensor,
-    capacity: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Shares to sell, and where a position in a symbol that is gone is closed."""
-    all_of_it = (orders.sell > 0.0) & ((1.0 - orders.sell) * value < smallest)
-    sold = torch.minimum(torch.where(all_of_it, shares, orders.sell * shares), capacity)
+    rules: Rules, bar: Bar, orders: Orders, shares: Tensor, value: Tensor, equity: Tensor, smallest: Tensor
+) -> Tensor:
+    """Shares to sell of the symbols that are still there."""
+    leaves_dust = (1.0 - orders.sell) * value < smallest
+    part = torch.maximum(orders.sell, orders.sell.ceil() * leaves_dust)
+    sold = torch.minimum(part * shares, bar.capacity)
     room = (rules.turnover - orders.turnover).clamp(min=0.0) * equity
     scale = (room / rules.pool(sold * bar.fill).clamp(min=1e-300)).clamp(min=0.0, max=1.0)
-    sold = sold * torch.where(orders.forced, 1.0, scale)
-    closed = bar.gone & (shares > 0.0)
-    return torch.where(closed, shares, sold), closed
+    return sold * torch.maximum(scale, orders.forced.double())
 
 
 def _buys(
@@ -196,26 +200,27 @@ def _buys(
     orders: Orders,
     wanted: Tensor,
     sold: Tensor,
+    sale: Tensor,
     value: Tensor,
     gross: Tensor,
     equity: Tensor,
     smallest: Tensor,
 ) -> Tensor:
-    """Shares to buy such that no limit is exceeded at the fill price after all costs.
+    """Money to buy for, such that no limit is exceeded at the fill price after all costs.
 
     Costs of the unscaled orders bound those of the scaled ones from above (the rate of slippage falls with size), so
     exposure <= limit x equity and value <= cap x equity hold for equity net of the costs of this very trade.
     """
     limit = rules.exposure * (1.0 - HEADROOM)
-    sale = sold * bar.fill
-    sale_cost = rules.pool(sale * (terms.commission + _slippage(terms, bar, sold)))
-    sale = rules.pool(sale)
     amount = torch.minimum(wanted * bar.fill, (orders.caps * equity - value).clamp(min=0.0))
-    cost = rules.pool(amount * (terms.commission + _slippage(terms, bar, amount / bar.fill)))
+    rate = _cost_rate(terms, bar, amount / bar.fill + sold)  # no symbol buys and sells at once
+    remaining = equity - rules.pool(sale * rate)
+    cost = rules.pool(amount * rate)
     total = rules.pool(amount)
-    fundable = (limit * (equity - sale_cost) - (gross - sale)) / (total + limit * cost).clamp(min=1e-300)
-    room = (rules.turnover - orders.turnover) * (1.0 - HEADROOM) * equity - sale
+    sales = rules.pool(sale)
+    fundable = (limit * remaining - (gross - sales)) / (total + limit * cost).clamp(min=1e-300)
+    room = (rules.turnover - orders.turnover) * (1.0 - HEADROOM) * equity - sales
     scale = torch.minimum(fundable, room / total.clamp(min=1e-300)).clamp(min=0.0, max=1.0)
-    lowest = equity - sale_cost - scale * cost
+    lowest = remaining - scale * cost
     amount = torch.minimum(scale * amount, (orders.caps * (1.0 - HEADROOM) * lowest - value).clamp(min=0.0))
-    return torch.where(amount < smallest, 0.0, amount / bar.fill)
+    return amount * (amount >= smallest)

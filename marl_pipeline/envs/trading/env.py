@@ -29,7 +29,7 @@ from marl_pipeline.envs.trading.actions import (
 )
 from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.costs import base_slippage_rate, commission_rate
-from marl_pipeline.envs.trading.limits import Mode, Rules, judge, permissions
+from marl_pipeline.envs.trading.limits import Mode, Rules, admitted, judge, permissions, unpacked
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -158,6 +158,13 @@ class TradingEnv:
         if in_play.shape != (size,) or not in_play.any():
             raise ValueError(f"symbols must be [{size}] bool with at least one in play, found shape {in_play.shape}")
         self._in_play = torch.from_numpy(in_play.copy()).to(device)
+        self._known_directive: Tensor | None = None
+        # What an order decided at `t` may trade at `t + 1`, with finite numbers so that 0 times it is 0.
+        self._capacity = torch.zeros_like(self.market.capacity)
+        known = self.market.capacity[:-1].clamp(max=1e290)
+        self._capacity[:-1] = torch.where(self.market.fillable[1:], known, 0.0)
+        self._per_share = 1.0 / self._capacity.clamp(min=1e-290)
+        self._gone = self.market.gone.double()
         self._symbol = torch.arange(size, device=device).expand(self.num_envs, size)
         # Sessions of one bar start the counters anew at every step, so they are never read.
         self._counts = not bool(self.market.new_session.all())
@@ -196,8 +203,7 @@ class TradingEnv:
             raise ValueError(
                 f"actions of 'symbols' must be [{self.num_envs}, {self.market.size}], found {tuple(chosen.shape)}"
             )
-        allowed = self._mask.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-        executed = torch.where(allowed, chosen, int(Action.HOLD))
+        executed = admitted(self._allowed, chosen)
         active = (book.bar < book.end).unsqueeze(-1)
         following = torch.minimum(book.bar + 1, book.end)
         bar = self._bar(following, active)
@@ -242,30 +248,33 @@ class TradingEnv:
 
     def _bar(self, following: Tensor, active: Tensor) -> Bar:
         market, now = self.market, self.book.bar
+        playing = active.double()
         return Bar(
             mark=self.book.mark,
-            capacity=market.capacity.index_select(0, now),
+            capacity=self._capacity.index_select(0, now) * playing,
+            per_share=self._per_share.index_select(0, now),
             impact=market.impact.index_select(0, now),
             fill=market.fill.index_select(0, following),
-            fillable=market.fillable.index_select(0, following) & active,
-            gone=market.gone.index_select(0, following) & active,
+            gone=self._gone.index_select(0, following) * playing,
             next_mark=market.mark.index_select(0, following),
-            days=(market.days.index_select(0, following).unsqueeze(-1) * active),
+            days=market.days.index_select(0, following).unsqueeze(-1) * playing,
         )
 
     def _orders(self, executed: Tensor, active: Tensor) -> Orders:
         book, rules = self.book, self.rules
         budget = self._risk * self._caps * book.equity
         forced = (book.halt == rules.liquidating) & active
-        sell = torch.where(forced, 1.0, self._sell_size[executed])
+        flat = executed.view(-1)
+        buy = self._buy_size.index_select(0, flat).view_as(executed)
+        sell = torch.maximum(self._sell_size.index_select(0, flat).view_as(executed), forced.double())
         if rules.leveraged:
             gross = rules.pool(book.value)
             excess = 1.0 - rules.leverage * book.equity.clamp(min=0.0) / gross.clamp(min=1e-300)
-            sell = torch.maximum(sell, torch.where(active, excess.clamp(min=0.0), 0.0))
+            sell = torch.maximum(sell, excess.clamp(min=0.0) * active)
             forced = forced | (active & (excess > 0.0))
         return Orders(
             action=executed,
-            buy=self._buy_size[executed] * budget / book.mark,
+            buy=buy * budget / book.mark,
             sell=sell,
             forced=forced,
             caps=self._caps,
@@ -281,7 +290,7 @@ class TradingEnv:
         book, rules = self.book, self.rules
         held = ledger.holding > 0.0
         traded = ledger.shares != 0.0
-        flat = rules.pool(held.float()) == 0.0
+        flat = rules.pool(ledger.holding) == 0.0
         switch = judge(rules, book.halt, book.peak, ledger.equity, flat)
         floor = RUIN * self.params.initial_cash
         alive = book.alive & (ledger.equity > floor)
@@ -293,16 +302,15 @@ class TradingEnv:
         if self._counts:
             opens = self.market.new_session[(following + 1).clamp(max=self.market.bars - 1)].unsqueeze(-1)
             mine = traded & (executed != int(Action.HOLD))
-            trades = torch.where(opens, 0, trades + mine)
-            turnover = torch.where(opens, 0.0, turnover + turned)
+            trades = (trades + mine) * (~opens)
+            turnover = (turnover + turned) * (~opens)
         mean, square, last_return, last_turnover = book.mean, book.square, book.last_return, book.last_turnover
         if rules.pooled:
             last_return = (ledger.equity / book.equity.clamp(min=floor) - 1.0).float()
             last_turnover = turned.float()
             mean = mean + MEMORY * (last_return - mean)
             square = square + MEMORY * (last_return**2 - square)
-        paid = book.invested + ledger.shares * ledger.price + ledger.commission + ledger.slippage
-        kept = torch.where(held, book.invested * (ledger.holding / book.shares), 0.0)
+        kept = (ledger.holding / book.shares.clamp(min=1e-200)).clamp(max=1.0)
         after = replace(
             book,
             bar=following,
@@ -310,7 +318,7 @@ class TradingEnv:
             cash=ledger.cash,
             equity=ledger.equity,
             peak=switch.peak,
-            halt=torch.where(alive, switch.halt, rules.liquidating),
+            halt=switch.halt + (rules.liquidating - switch.halt) * (~alive),
             alive=alive,
             turnover=turnover,
             directive=directive,
@@ -319,11 +327,11 @@ class TradingEnv:
             last_return=last_return,
             last_turnover=last_turnover,
             shares=ledger.holding,
-            invested=torch.where(ledger.shares > 0.0, paid, kept),
+            invested=torch.addcmul(ledger.paid, book.invested, kept),
             mark=bar.next_mark,
             value=ledger.value,
-            duration=torch.where(held, book.duration + 1.0, 0.0),
-            idle=torch.where(traded, 0.0, book.idle + 1.0),
+            duration=(book.duration + 1.0) * held,
+            idle=(book.idle + 1.0) * (~traded),
             trades=trades,
         )
         return after, {"kill_switch": switch.tripped, "reentry": switch.reentered}
@@ -336,16 +344,17 @@ class TradingEnv:
     def _look(self) -> None:
         """What follows from the book: the directive's caps and slots, and the mask that the next step enforces."""
         book, rules = self.book, self.rules
-        level = self._directives[book.directive]
-        self._directive = level.float()
-        self._risk = level[..., 0]
-        self._caps = rules.caps(book.halt, level[..., 1])
-        self._slots = rules.slots(level[..., 2]) if rules.pooled else None
+        if book.directive is not self._known_directive:  # the same tensor as at the last look: nothing to look up
+            level = self._directives[book.directive]
+            self._known_directive, self._directive = book.directive, level.float()
+            self._risk, self._cap_share, open_share, *_ = (column.contiguous() for column in level.unbind(-1))
+            self._slots = rules.slots(open_share) if rules.pooled else None
+        self._caps = rules.caps(book.halt, self._cap_share)
         held = book.value > 0.0
         free = self.market.tradable.index_select(0, book.bar) & self._in_play & ~rules.blocked(book.halt)
         if self._counts:
             free = free & (book.trades < rules.trades)
-        self._mask = permissions(
+        self._allowed = permissions(
             rules,
             free=free,
             value=book.value,
@@ -356,7 +365,7 @@ class TradingEnv:
             turnover=book.turnover,
             open_count=held.sum(-1, keepdim=True) if rules.pooled else None,
             slots=self._slots,
-        ).mask()
+        ).packed()
 
     # -- what is told --------------------------------------------------------------------------------------------
 
@@ -366,6 +375,7 @@ class TradingEnv:
         directive = self._directive.expand(-1, size, -1) if self.rules.pooled else self._directive
         reward, overall = self._rewards(last)
         alive = book.alive.expand(-1, size)
+        discount = book.alive.float()
         groups = {
             "symbols": GroupStep(
                 observation={
@@ -374,10 +384,10 @@ class TradingEnv:
                     "position": observe_positions(self.rules, book, self._caps),
                     "directive": directive,
                 },
-                action_mask=self._mask,
+                action_mask=unpacked(self._allowed),
                 acts=alive & self._in_play,
                 reward=reward,
-                discount=alive.float(),
+                discount=discount.expand(-1, size),
             )
         }
         state = torch.zeros(self.num_envs, 0, device=self.device)
@@ -390,7 +400,7 @@ class TradingEnv:
                 action_mask=torch.ones(self.num_envs, 1, DIRECTIVE_ACTIONS, dtype=torch.bool, device=self.device),
                 acts=self._master_acts(book) & book.alive,
                 reward=overall,
-                discount=book.alive.float(),
+                discount=discount,
             )
         terminated, truncated = self._done
         return Timestep(groups, state, terminated, truncated, self._info(last))
@@ -403,12 +413,12 @@ class TradingEnv:
         before, ledger, _ = last
         floor = RUIN * self.params.initial_cash
         start = before.equity.clamp(min=floor)
-        growth = torch.log1p(ledger.equity.clamp(min=floor) / start - 1.0).float() * self.params.reward_scale
-        growth = growth * before.alive
+        growth = torch.log1p((ledger.equity.clamp(min=floor) / start - 1.0).float()) * self.params.reward_scale
+        growth = growth * before.alive.float()
         if not self.rules.pooled:
             return growth, growth
         own = (ledger.price_pnl - ledger.commission - ledger.slippage) / start * self.params.reward_scale
-        return (own * before.alive).float(), growth
+        return own.float() * before.alive.float(), growth
 
     def _info(self, last: tuple[Book, Ledger, dict[str, Tensor]] | None) -> dict[str, Tensor]:
         """Figures of the step: [E] for a portfolio; [E, N] for accounts. Empty after a reset."""
@@ -431,6 +441,6 @@ class TradingEnv:
             **events,
         }
         info = {name: figure.squeeze(-1) if self.rules.pooled else figure for name, figure in figures.items()}
-        info["chosen"] = (self.chosen != 0).sum(-1)
+        info["chosen"] = (self.chosen != int(Action.HOLD)).sum(-1)
         info["executed"] = (ledger.shares != 0.0).sum(-1)
         return info

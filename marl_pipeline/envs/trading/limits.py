@@ -89,7 +89,7 @@ class Rules:
     def caps(self, halt: Tensor, cap_share: Tensor) -> Tensor:
         """The most value / equity of one position under the directive's `cap_share` and the state of the switch."""
         reduced = (halt > 0) & (halt <= self.cool_down)
-        return self.cap * cap_share * torch.where(reduced, self.reentry_scale, 1.0)
+        return self.cap * cap_share * (1.0 - (1.0 - self.reentry_scale) * reduced)
 
     def slots(self, open_share: Tensor) -> Tensor:
         """The most open positions under a directive: at least one."""
@@ -113,12 +113,13 @@ def judge(rules: Rules, halt: Tensor, peak: Tensor, equity: Tensor, flat: Tensor
     sizes and caps are multiplied by `reentry_scale` for `cool_down` decisions.
     """
     top, cool = rules.liquidating, rules.cool_down
-    waiting = torch.where(flat, top - 1, top)
-    moved = torch.where(halt == top, waiting, (halt - 1).clamp(min=0))
+    still_selling = (halt == top) & ~flat
+    moved = (halt - 1 + still_selling.long()).clamp(min=0)
     reentered = (moved == cool) & (halt == cool + 1)
-    peak = torch.where(reentered, equity, torch.maximum(peak, equity))
+    peak = torch.maximum(peak * (~reentered), equity)
     tripped = (moved <= cool) & (equity <= peak * (1.0 - rules.drawdown)) & (peak > equity)
-    return Switch(torch.where(tripped, waiting, moved), peak, tripped, reentered)
+    waiting = top - flat.long()
+    return Switch(moved + (waiting - moved) * tripped, peak, tripped, reentered)
 
 
 class Permissions(NamedTuple):
@@ -128,19 +129,28 @@ class Permissions(NamedTuple):
     sell: Tensor
     add: Tensor
 
-    def mask(self) -> Tensor:
-        """[E, N, 7] bool over `actions.Action`; HOLD is always allowed."""
-        hold = torch.ones_like(self.buy)
-        by_action = {
-            Action.HOLD: hold,
-            Action.BUY_SMALL: self.buy,
-            Action.BUY_MEDIUM: self.buy,
-            Action.BUY_LARGE: self.buy,
-            Action.SELL_PARTIAL: self.sell,
-            Action.SELL_ALL: self.sell,
-            Action.ADD_TO_WINNER: self.add,
-        }
-        return torch.stack([by_action[Action(a)] for a in range(len(ACTIONS))], dim=-1)
+    def packed(self) -> Tensor:
+        """[E, N] int64 with byte `a` set to 1 where action `a` is allowed (see `unpacked`); HOLD always is."""
+        return (self.buy.long() * _BUYS) | (self.sell.long() * _SELLS) | (self.add.long() * _ADD) | 1
+
+
+def unpacked(packed: Tensor) -> Tensor:
+    """[E, N, 7] bool over `actions.Action`: a view of the bytes of `packed`, no copy."""
+    return packed.view(torch.bool).view(*packed.shape, 8)[..., : len(ACTIONS)]
+
+
+def admitted(packed: Tensor, action: Tensor) -> Tensor:
+    """[E, N] int64: the chosen action where it is allowed, HOLD elsewhere."""
+    return action * ((packed >> (action * 8)) & 1)
+
+
+def _bytes(*actions: Action) -> int:
+    return sum(1 << (8 * action) for action in actions)
+
+
+_BUYS = _bytes(Action.BUY_SMALL, Action.BUY_MEDIUM, Action.BUY_LARGE)
+_SELLS = _bytes(Action.SELL_PARTIAL, Action.SELL_ALL)
+_ADD = _bytes(Action.ADD_TO_WINNER)
 
 
 def permissions(
@@ -176,9 +186,6 @@ def permissions(
     return Permissions(buy, sell, add)
 
 
-_TIER = (2, 2, 1, 0, 2, 2, 2)  # by action: BUY_LARGE opens first, then BUY_MEDIUM, then the rest
-
-
 def grant_slots(opening: Tensor, action: Tensor, first: Tensor, free_slots: Tensor) -> Tensor:
     """Which of the positions about to be opened get one of the free slots: [E, N] bool.
 
@@ -191,13 +198,14 @@ def grant_slots(opening: Tensor, action: Tensor, first: Tensor, free_slots: Tens
         first: [E, 1] int64 index of the symbol that is served first.
         free_slots: [E, 1].
     """
-    shift = torch.tensor(_TIER, device=action.device)[action] * _SLOT_BITS
+    tier = (3 - action).clamp(min=0, max=2)  # BUY_LARGE 0, BUY_MEDIUM 1, BUY_SMALL 2; no other action opens
+    shift = tier * _SLOT_BITS
     packed = opening.long() << shift  # one count per tier, 20 bits each, so that one cumulative sum serves all
     count = packed.cumsum(-1)
     total = count[:, -1:]
-    before = torch.where(first > 0, count.gather(-1, (first - 1).clamp(min=0)), 0)
+    before = count.gather(-1, (first - 1).clamp(min=0)) * (first > 0)
     symbol = torch.arange(opening.shape[-1], device=opening.device)
-    count = count - before + torch.where(symbol < first, total, 0)
+    count = count - before + (symbol < first).long() * total
     large, medium = total & _SLOT_MASK, (total >> _SLOT_BITS) & _SLOT_MASK
-    ahead = torch.where(shift > 0, large, 0) + torch.where(shift > _SLOT_BITS, medium, 0)
+    ahead = tier.clamp(max=1) * large + (tier >> 1) * medium
     return opening & (((count >> shift) & _SLOT_MASK) + ahead <= free_slots)

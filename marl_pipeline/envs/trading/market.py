@@ -38,7 +38,8 @@ class Market:
             masked. Judged from the past alone; should it return, it can be bought anew.
         capacity: the most shares that one order decided at `t` may trade (participation x trailing mean volume);
             inf where no volume is known.
-        impact: slippage beyond the base when an order takes the whole of `capacity`, as a fraction of notional.
+        impact: slippage beyond the base when an order takes the whole of `capacity`, as a fraction of notional;
+            0 where no volume is known.
         days: [T] float64, calendar days between the session of bar `t - 1` and that of bar `t`; 0 within a session.
         new_session: [T] bool, bar `t` opens a session.
     """
@@ -96,7 +97,7 @@ class Market:
             _trailing_mean(np.where(panel.volume >= 0, panel.volume, np.nan), params.volume_window)
         )
         volatility = _trailing_volatility(mark, tradable, params.volume_window)
-        impact = params.impact * volatility * np.sqrt(params.participation)
+        impact = np.where(np.isfinite(volume), params.impact * volatility * np.sqrt(params.participation), 0.0)
         tables = {
             "mark": np.nan_to_num(mark, nan=1.0),
             "tradable": tradable,

@@ -57,27 +57,21 @@ def _halted(rules: Rules, halt: Tensor) -> Tensor:
 def observe_positions(rules: Rules, book: Book, caps: Tensor) -> Tensor:
     """[E, N, P] float32 with the columns of `POSITION_FIELDS`; `caps` is [E, A]."""
     equity = book.equity.clamp(min=1e-9)
-    weight = book.value / equity
-    account = torch.stack(
-        [_drawdown(rules, book), (book.cash / equity).clamp(-1.0, 1.0).float(), _halted(rules, book.halt)], -1
+    unrealised = (book.value - book.invested) / book.invested.clamp(min=1e-12)
+    columns = (
+        (book.value / (equity * caps).clamp(min=1e-9)).clamp(max=2.0),
+        (book.value / equity).clamp(max=2.0),
+        (unrealised * 10.0).clamp(-5.0, 5.0),
+        _log_bars(book.duration),
+        _log_bars(book.idle),
+        _drawdown(rules, book),
+        (book.cash / equity).clamp(-1.0, 1.0),
+        _halted(rules, book.halt),
     )
-    unrealised = torch.where(book.invested > 0.0, book.value / book.invested - 1.0, 0.0)
-    return torch.cat(
-        [
-            torch.stack(
-                [
-                    (weight / caps.clamp(min=1e-9)).clamp(max=2.0).float(),
-                    weight.clamp(max=2.0).float(),
-                    (unrealised * 10.0).clamp(-5.0, 5.0).float(),
-                    _log_bars(book.duration),
-                    _log_bars(book.idle),
-                ],
-                -1,
-            ),
-            account.expand(-1, book.value.shape[1], -1),
-        ],
-        -1,
-    )
+    seen = torch.empty(len(columns), *book.value.shape, dtype=torch.float32, device=book.value.device)
+    for row, column in zip(seen, columns, strict=True):
+        row.copy_(column)
+    return seen.permute(1, 2, 0).contiguous()
 
 
 def observe_portfolio(rules: Rules, book: Book) -> Tensor:
@@ -97,7 +91,7 @@ def observe_portfolio(rules: Rules, book: Book) -> Tensor:
         book.last_turnover.clamp(max=2.0),
         (book.value**2).sum(-1, keepdim=True) / (gross**2).clamp(min=1e-18),
         (book.value.amax(-1, keepdim=True) / equity / rules.cap).clamp(max=2.0),
-        torch.where(paid > 0.0, gross / paid.clamp(min=1e-9) - 1.0, 0.0).mul(10.0).clamp(-5.0, 5.0),
+        ((gross - paid) / paid.clamp(min=1e-9) * 10.0).clamp(-5.0, 5.0),
         (book.last_return * 50.0).clamp(-5.0, 5.0),
         _halted(rules, book.halt),
     ]

@@ -1,0 +1,19 @@
+"""`marl run`: the retraining flow in this process, without a server to start."""
+
+from __future__ import annotations
+
+from flows.processes import StageFailedError
+from flows.retrain import retrain
+from marl_pipeline.errors import UserError
+
+
+def run_flow() -> None:
+    """Runs the flow on the parameters as they are.
+
+    Raises:
+        UserError: a stage failed; the message is the stage's own line.
+    """
+    try:
+        retrain()
+    except StageFailedError as error:
+        raise UserError(str(error)) from error

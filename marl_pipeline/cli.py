@@ -1,0 +1,227 @@
+"""The `marl` command. Everything heavy is imported by the sub-command that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from marl_pipeline.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Trains, validates and explains a hierarchical multi-agent trader. Run it from the root of the repository.",
+)
+data = typer.Typer(no_args_is_help=True, help="Look at market data.")
+app.add_typer(data, name="data")
+
+SUMMARY = Path("reports/rl_validation_summary.json")
+REPORT = Path("reports/rl_validation_summary.html")
+
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", "-p", help="A name in profiles/ or a YAML file; laid over the quickstart profile."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
+
+
+@app.command()
+def run(
+    profile: Profile = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, why and how long.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Brings every stage up to date and prints the verdict.
+
+    Profile and overrides are merged into params.yaml; `--profile quickstart` restores it.
+    """
+    from marl_pipeline import overlay
+
+    root, cwd = _root(), Path.cwd()
+    merged = overlay.merge(root, profile, overrides or [], cwd)
+    if dry_run:
+        _print_plan(root, merged, as_json)
+        return
+    overlay.write(root, merged)
+    os.chdir(root)
+    from flows.environment import prepare
+
+    prepare(root)
+    from flows.run import run_flow
+
+    run_flow()
+    _print_summary(root, as_json)
+
+
+@app.command()
+def report(as_json: Json = False) -> None:
+    """Prints the verdict of the last run."""
+    _print_summary(_root(), as_json)
+
+
+@data.command("check")
+def data_check(
+    file: Annotated[Path, typer.Argument(help="Bars as CSV or Parquet, or a folder of them.")],
+    frequency: Annotated[str | None, typer.Option(help="1Day or 1Hour; by default as in params.yaml.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Zone of timestamps that name none.")] = None,
+    calendar: Annotated[str | None, typer.Option(help="Exchange calendar by its code, such as XNYS.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Runs the data-quality rules on anybody's file: what is wrong, where, and what it would do.
+
+    Exits with 2 if the findings would stop the pipeline.
+    """
+    from marl_pipeline.config import load_params
+    from marl_pipeline.stages.validate_data import check_file
+
+    params = load_params(_root() / "params.yaml")
+    result = check_file(file, params, frequency=frequency, timezone=timezone, calendar=calendar)
+    if as_json:
+        _print_json(result.as_json())
+    else:
+        from rich.console import Console
+
+        Console().print(result.table())
+    if result.failed is not None:
+        raise UserError(result.failed)
+
+
+@app.command("open")
+def open_(what: Annotated[Literal["report", "mlflow", "prefect"], typer.Argument()] = "report") -> None:
+    """Opens what there is to look at; `mlflow` and `prefect` serve until Ctrl-C."""
+    root = _root()
+    if what == "report":
+        path = root / REPORT
+        if not path.exists():
+            raise UserError(f"{path}: no report yet; run `marl run` first")
+        _browse(path.resolve().as_uri())
+    else:
+        _serve_page(what, root)
+
+
+@app.command()
+def serve() -> None:
+    """Serves the flows: the quarterly schedule, and runs triggered from the Prefect UI."""
+    root = _root()
+    os.chdir(root)
+    from flows.environment import prepare
+
+    prepare(root)
+    from flows.serve import serve_forever
+
+    serve_forever()
+
+
+def main() -> NoReturn:
+    """Entry point: errors of the user in one line, exit code 2; interrupted, 130."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; run again to resume", 130)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _root() -> Path:
+    """The repository that the working directory is in."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
+            return folder
+    raise UserError(f"{Path.cwd()}: no dvc.yaml here or above; run from the repository")
+
+
+def _print_plan(root: Path, merged: Any, as_json: bool) -> None:
+    from marl_pipeline.stages.plan import plan
+
+    steps = plan(root, merged)
+    if as_json:
+        seconds = sum(step.seconds for step in steps)
+        _print_json({"stages": [step.as_dict() for step in steps], "seconds_of_work": round(seconds, 1)})
+        return
+    from rich.console import Console
+
+    from marl_pipeline.stages.plan import table
+
+    Console().print(table(steps, root))
+
+
+def _print_summary(root: Path, as_json: bool) -> None:
+    path = root / SUMMARY
+    if not path.exists():
+        raise UserError(f"{path}: no report yet; run `marl run` first")
+    summary = json.loads(path.read_text())
+    if as_json:
+        _print_json(summary)
+        return
+    from rich.console import Console
+
+    from marl_pipeline.evaluation.report import summary_table
+
+    console = Console()
+    console.print(summary_table(summary))
+    console.print(f"report: {root / REPORT}", soft_wrap=True, highlight=False)
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=2, default=str))
+
+
+def _browse(address: str) -> None:
+    print(address)
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.open(address)
+
+
+def _serve_page(what: Literal["mlflow", "prefect"], root: Path) -> None:
+    from marl_pipeline.tracking import tracking_uri
+
+    here = os.environ.get("PREFECT_API_URL") if what == "prefect" else None
+    if here:
+        _browse(here.removesuffix("/api"))
+        return
+    if what == "mlflow":
+        if tracking_uri(root).startswith("http"):
+            _browse(tracking_uri(root))
+            return
+        environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        options = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", "5000"]
+        command, address = [sys.executable, "-m", "mlflow", "server", *options], "http://127.0.0.1:5000"
+    else:
+        from flows.environment import prepare
+
+        prepare(root)
+        environment = {}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4200"]
+        address = "http://127.0.0.1:4200"
+    process = subprocess.Popen(command, cwd=root, env={**os.environ, **environment})
+    try:
+        _browse(address)
+        process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from marl_pipeline.config import restrict
+from marl_pipeline.errors import UserError
+from marl_pipeline.evaluation.track_record import WEIGHT
+from marl_pipeline.stages import aggregate, report
+from marl_pipeline.stages.harness import StageContext
+from marl_pipeline.stages.lineage import lineage
+from marl_pipeline.stages.store.dataset import save_dataset
+from marl_pipeline.stages.store.models import save_signals
+from marl_pipeline.stages.store.records import record_folder, save_record
+from tests.evaluation.evaluation_samples import params, random_dataset, record_of, signals_of, windows_of
+
+SEEDS = params().run.seeds
+OUTPUTS = tuple(
+    f"reports/{name}"
+    for name in (
+        "equity.parquet",
+        "trades.parquet",
+        "baselines.parquet",
+        "rl_validation_summary.json",
+        "rl_validation_summary.md",
+        "rl_validation_summary.html",
+    )
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository as `walk_forward` leaves it."""
+    dataset = random_dataset(900)
+    save_dataset(tmp_path / "data/training_data_rl", dataset)
+    save_signals(tmp_path / "data/precomputed/sl_signals", signals_of(dataset, np.zeros((900, 4))))
+    for seed in SEEDS:
+        for window in windows_of(dataset):
+            folder = record_folder(window.index, seed, tmp_path / "reports/walk_forward")
+            save_record(folder, record_of(dataset, window, seed))
+        master = tmp_path / f"models/rl/master/seed_{seed}"
+        master.mkdir(parents=True)
+        curves = [{"name": "full/validation_net", "x": [1, 2], "y": [0.1, None]}, {"name": "empty", "x": [], "y": []}]
+        (master / "metadata.json").write_text(json.dumps({"curves": curves}))
+    rule = {"rule": "stale", "count": 3, "symbols": {"AAA": 3}, "first": "2015-01-02T00:00:00Z", "effect": "hidden"}
+    validation = {
+        "rules": [rule, {"rule": "jump", "count": 0, "symbols": {}}],
+        "totals": {"hidden_bars": 3, "hidden_share": 0.001},
+    }
+    (tmp_path / "data/validation_report.json").write_text(json.dumps(validation))
+    (tmp_path / "reports/trials.jsonl").write_text('{"sharpe": 0.4}\n\n')
+    monkeypatch.setattr(report, "lineage", lambda *_: {"data": "0123"})
+    return tmp_path
+
+
+def run_both(root: Path) -> dict[str, Any]:
+    declared = ["run.seeds", "spans", "market", "walk_forward"]
+    aggregate.run(StageContext(restrict(params(), declared), root=root))
+    report.run(StageContext(restrict(params(), ["run.seeds", "spans", "walk_forward", "report"]), root=root))
+    summary: dict[str, Any] = json.loads((root / "reports/rl_validation_summary.json").read_text())
+    return summary
+
+
+def test_records_become_a_track_record_and_a_judgement(root: Path) -> None:
+    summary = run_both(root)
+    equity = pd.read_parquet(root / "reports/equity.parquet")
+    assert sorted(equity["seed"].unique()) == sorted(SEEDS)
+    assert {"window", "bar", "timestamp", "equity", f"{WEIGHT}S00"} <= set(equity.columns)
+    assert set(pd.read_parquet(root / "reports/trades.parquet")["seed"]) == set(SEEDS)
+    baselines = pd.read_parquet(root / "reports/baselines.parquet")
+    assert set(baselines["name"]) == set(summary["baselines"])
+    assert summary["statistics"]["trials"] == 2
+    assert summary["lineage"] == {"data": "0123", "seeds": ", ".join(map(str, SEEDS))}
+    assert summary["data"]["quality"]["findings"] == {"stale": 3}
+    page = (root / "reports/rl_validation_summary.html").read_text()
+    assert "Master: full: validation net" in page
+    assert "3 bars (0.10%)" in page
+    assert (root / "reports/rl_validation_summary.md").read_text().startswith(f"# {summary['decision']}")
+
+
+def test_the_same_records_give_the_same_bytes(root: Path) -> None:
+    hashes = []
+    for _ in range(2):
+        run_both(root)
+        hashes.append([hashlib.sha256((root / name).read_bytes()).hexdigest() for name in OUTPUTS])
+    assert hashes[0] == hashes[1]
+
+
+def test_records_of_seeds_and_windows_that_are_not_asked_for_do_not_count(root: Path) -> None:
+    before = run_both(root)
+    folder = record_folder(7, 99, root / "reports/walk_forward")
+    dataset = random_dataset(900)
+    save_record(folder, record_of(dataset, windows_of(dataset)[0], 99))
+    assert run_both(root) == before
+
+
+def test_a_missing_record_and_a_broken_trial_are_told_in_one_line(root: Path) -> None:
+    (root / "reports/trials.jsonl").write_text('{"sharpe": 0.4}\n{oops\n')
+    with pytest.raises(UserError, match=r"trials.jsonl line 2"):
+        run_both(root)
+    (record_folder(1, SEEDS[0], root / "reports/walk_forward") / "equity.parquet").unlink()
+    with pytest.raises(UserError, match="no walk-forward record"):
+        run_both(root)
+
+
+DAG = """
+stages:
+  ingest:
+    cmd: echo 1
+    deps: [marl_pipeline/a.py]
+    params: [data]
+    outs: [data/historical]
+  train:
+    cmd: echo 2
+    deps: [data/historical, marl_pipeline/b.py]
+    params: [rate]
+    outs: [models/rl]
+  report:
+    cmd: echo 3
+    deps: [models/rl, marl_pipeline/c.py]
+    outs: [reports/out]
+  aside:
+    cmd: echo 4
+    deps: [marl_pipeline/d.py]
+    outs: [reports/aside]
+"""
+
+
+def digest(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def entry(path: str, content: str) -> dict[str, str]:
+    return {"path": path, "hash": "md5", "md5": digest(content)}
+
+
+LOCK: dict[str, Any] = {
+    "ingest": {
+        "cmd": "echo 1",
+        "deps": [entry("marl_pipeline/a.py", "a1")],
+        "params": {"params.yaml": {"data": {"path": "x"}}},
+        "outs": [entry("data/historical", "h1")],
+    },
+    "train": {
+        "cmd": "echo 2",
+        "deps": [entry("data/historical", "h1"), entry("marl_pipeline/b.py", "b1")],
+        "params": {"params.yaml": {"rate": 1}},
+        "outs": [entry("models/rl", "m1")],
+    },
+    "train@5": {"cmd": "echo 5", "deps": [], "outs": [entry("models/rl/old", "o1")]},
+}
+
+
+def hashes_of(root: Path, lock: dict[str, Any]) -> dict[str, str | None]:
+    (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))
+    return lineage("report", root)
+
+
+def test_lineage_follows_what_was_upstream_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+
+    Repo.init(str(tmp_path), no_scm=True).close()
+    (tmp_path / "dvc.yaml").write_text(DAG)
+    (tmp_path / "params.yaml").write_text("data: {path: x}\nrate: 1\n")
+    (tmp_path / "marl_pipeline").mkdir()
+    for name in "abcd":
+        (tmp_path / f"marl_pipeline/{name}.py").write_text(name)
+    for name in ("data/historical", "models/rl"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text("x")
+    assert set(lineage("report", tmp_path).values()) == {None}
+    base = hashes_of(tmp_path, LOCK)
+    assert None not in {base[name] for name in ("data", "models", "params", "code")}
+
+    def changed(edit: Any) -> set[str]:
+        lock = json.loads(json.dumps(LOCK))
+        edit(lock)
+        return {name for name, value in hashes_of(tmp_path, lock).items() if value != base[name]}
+
+    assert changed(lambda lock: lock["train"]["deps"][1].update(md5=digest("b2"))) == {"code"}
+    assert changed(lambda lock: lock["train"]["params"]["params.yaml"].update(rate=2)) == {"params"}
+    assert changed(lambda lock: lock["train"]["outs"][0].update(md5=digest("m2"))) == {"models"}
+    assert changed(lambda lock: lock["ingest"]["outs"][0].update(md5=digest("h2"))) == {"data"}
+    assert changed(lambda lock: lock.pop("train@5")) == set()
+    (tmp_path / "marl_pipeline/d.py").write_text("other")
+    assert changed(lambda lock: None) == set()
+    (tmp_path / "marl_pipeline/c.py").write_text("other")
+    assert changed(lambda lock: None) == {"code"}

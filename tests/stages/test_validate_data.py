@@ -1,0 +1,112 @@
+"""The stage and the check of a single file: what they write, and that they say the same twice."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from marl_pipeline.config import Params, load_params
+from marl_pipeline.data.calendar import schedule
+from marl_pipeline.data.quality import check, clean
+from marl_pipeline.data.quality.suite import validate_with_expectations
+from marl_pipeline.errors import UserError
+from marl_pipeline.stages import validate_data
+from marl_pipeline.stages.harness import StageContext
+from marl_pipeline.stages.store.bars import save_bars
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+@pytest.fixture
+def bars() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    days = schedule("XNYS").session[8000:8120]
+    close = 50.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, (3, len(days))), axis=1)).ravel()
+    table = pd.DataFrame(
+        {
+            "symbol": pd.array(np.repeat(["AAA", "BRK.B", "^IDX"], len(days)), dtype="str"),
+            "timestamp": pd.DatetimeIndex(np.tile(days, 3)).tz_localize("UTC"),
+            "open": close,
+            "high": close * 1.01,
+            "low": close * 0.99,
+            "close": close,
+            "volume": rng.lognormal(10.0, 0.2, len(close)),
+        }
+    )
+    table.loc[table["symbol"] == "^IDX", "volume"] = 0.0
+    table.loc[30, "close"] = np.nan
+    table.loc[200:, ["open", "high", "low", "close"]] *= np.where(table.loc[200:, ["symbol"]] == "BRK.B", 0.5, 1.0)
+    return table
+
+
+def staged(root: Path, bars: pd.DataFrame, params: Params = PARAMS) -> tuple[bytes, bytes]:
+    save_bars(root / "data/historical", bars, "1Day")
+    validate_data.run(StageContext(params, root=root))
+    return (root / "data/validation_report.json").read_bytes(), (root / "data/quarantine.parquet").read_bytes()
+
+
+def test_the_stage_writes_report_quarantine_and_data_docs(tmp_path: Path, bars: pd.DataFrame, monkeypatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    first = staged(tmp_path / "a", bars)
+    report = json.loads(first[0])
+    found = {entry["rule"]: entry for entry in report["rules"] if entry["count"]}
+    assert set(found) == {"missing_value", "zero_volume", "split_like"}
+    assert found["split_like"]["symbols"] == {"BRK.B": 1}
+    assert found["split_like"]["examples"][0]["timestamp"] == f"{bars['timestamp'][200]:%Y-%m-%dT00:00:00Z}"
+    assert [entry["rule"] for entry in report["rules"] if "why_not" in entry] == ["off_grid"]
+    quarantine = pd.read_parquet(tmp_path / "a/data/quarantine.parquet")
+    cleaned = clean(bars, quarantine)
+    assert cleaned.index[cleaned["quarantined"]].tolist() == [30, *range(200, 240)]
+    pages = {path.name for path in (tmp_path / "a/reports/data_docs").rglob("*.html")}
+    assert "index.html" in pages
+    assert not list(home.rglob("*great*")), "nothing is kept in the home folder"
+    assert staged(tmp_path / "b", bars) == first, "the same bars give the same bytes"
+
+
+def test_the_suite_agrees_with_the_rules(bars: pd.DataFrame) -> None:
+    result = check(bars, calendar="XNYS", frequency="1Day", adjustment="total", params=PARAMS.validate_data)
+    held = validate_with_expectations(result, PARAMS.validate_data)
+    failed = {name for name, success in held.items() if not success}
+    assert failed == {"rule:missing_value", "rule:zero_volume", "rule:split_like"}
+    assert "rule:off_grid" not in held
+    assert {"exists:close", "type:timestamp", "rule:jump"} <= set(held)
+
+
+def test_a_rule_of_severity_fail_stops_the_stage_and_leaves_nothing(tmp_path: Path, bars: pd.DataFrame) -> None:
+    severity = {**PARAMS.validate_data.severity, "missing_value": "fail"}
+    section = PARAMS.validate_data.model_copy(update={"severity": severity})
+    with pytest.raises(UserError, match="missing_value: 1 bars of 1 symbols, first AAA at"):
+        staged(tmp_path, bars, PARAMS.model_copy(update={"validate_data": section}))
+    assert not (tmp_path / "data/validation_report.json").exists()
+    assert not (tmp_path / "data/quarantine.parquet").exists()
+    assert (tmp_path / "reports/data_docs/index.html").exists(), "what was found can be looked at"
+
+
+def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.DataFrame) -> None:
+    file = tmp_path / "mine.csv"
+    bars[bars["symbol"] == "AAA"].assign(timestamp=lambda t: t["timestamp"].dt.strftime("%Y-%m-%d")).to_csv(
+        file, index=False
+    )
+    outcome = validate_data.check_file(file, PARAMS, timezone="America/New_York")
+    assert outcome.failed is None
+    values = json.loads(json.dumps(outcome.as_json(), allow_nan=False))
+    assert {entry["rule"]: entry["count"] for entry in values["rules"] if entry["count"]} == {"missing_value": 1}
+    screen = io.StringIO()
+    Console(file=screen, width=140).print(outcome.table())
+    assert "missing_value" in screen.getvalue()
+    assert "Not applied: off_grid" in screen.getvalue()
+
+
+def test_checking_a_file_that_is_not_there_or_names_no_frequency_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.csv"):
+        validate_data.check_file(tmp_path / "nowhere.csv", PARAMS)
+    with pytest.raises(UserError, match="1Day or 1Hour"):
+        validate_data.check_file(tmp_path / "nowhere.csv", PARAMS, frequency="5min")
