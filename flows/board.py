@@ -53,7 +53,8 @@ class LineBoard:
         self._print(f"{stage}: {outcome}{took} ({done}/{self._stages})")
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")  # in one piece: stages speak from several threads
+        sys.stderr.flush()
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ _CHATTER = (
     "Use `dvc push`",
     "ERROR: failed to reproduce",
 )
+_EMPTY_FILE = re.compile(r"WARNING: '.*' is empty\.")  # an empty reports/trials.jsonl is nothing to warn of
 _BUSY = "it is being blocked by"
 _BUSY_WAIT, _BUSY_TRIES = 2.0, 150
 
@@ -107,7 +109,7 @@ class Children:
         for line in process.stdout:
             lines.append(line.rstrip())
             text = line.strip()
-            if text and not text.startswith(_CHATTER):
+            if text and not text.startswith(_CHATTER) and not _EMPTY_FILE.fullmatch(text):
                 on_line(text)
         code = process.wait()
         with self._lock:

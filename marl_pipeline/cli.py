@@ -64,7 +64,10 @@ def run(
     prepare(root)
     from flows.run import run_flow
 
-    run_flow()
+    try:
+        run_flow()
+    except KeyboardInterrupt:
+        _fail("interrupted; run again to resume", 130)
     _print_summary(root, as_json)
 
 

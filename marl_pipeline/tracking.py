@@ -149,9 +149,10 @@ class Shipper:
         os.environ["DO_NOT_TRACK"] = "true"
         import logging
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow import MlflowClient
+
+        for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
         self._root = root
         self._client = MlflowClient(tracking_uri=tracking_uri(root))

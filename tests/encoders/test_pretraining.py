@@ -20,7 +20,7 @@ from tests.signals.learnable_market import (
     WALK_FORWARD,
     WINDOW,
     InterruptAfter,
-    Interrupted,
+    InterruptedFitError,
     encoder_params,
     learnable_market,
     same,
@@ -173,7 +173,7 @@ def test_the_mask_hides_the_fraction_asked_for() -> None:
 def test_an_interrupted_fit_ends_in_the_same_bits(
     market: Dataset, versions: tuple[EncoderVersion, ...], tmp_path: Path, calls: int
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedFitError):
         versions_of(market, on_step=InterruptAfter(calls), checkpoint=FileCheckpointer(tmp_path))
     resumed = versions_of(market, checkpoint=FileCheckpointer(tmp_path))
     for one, other in zip(versions, resumed, strict=True):

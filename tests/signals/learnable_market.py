@@ -34,7 +34,7 @@ def learnable_market(
     return dataset_of(close, np.where(valid[..., None], values, 0.0), valid)
 
 
-def dataset_of(close: np.ndarray, features: np.ndarray, valid: np.ndarray, open: np.ndarray | None = None) -> Dataset:
+def dataset_of(close: np.ndarray, features: np.ndarray, valid: np.ndarray, opens: np.ndarray | None = None) -> Dataset:
     bars, symbols = close.shape
     absent = np.full(close.shape, np.nan)
     days = np.datetime64("2015-01-01", "us") + np.arange(bars) * np.timedelta64(1, "D")
@@ -43,7 +43,7 @@ def dataset_of(close: np.ndarray, features: np.ndarray, valid: np.ndarray, open:
         timestamps=days,
         known_at=days + np.timedelta64(21, "h"),
         session=np.arange(bars),
-        open=absent if open is None else open,
+        open=absent if opens is None else opens,
         high=absent,
         low=absent,
         close=close,
@@ -127,7 +127,7 @@ SPANS = SpansParams(validation_fraction=0.15, test_fraction=0.3, embargo=5)
 WALK_FORWARD = WalkForwardParams(windows=(0, 1), tune_bars=40, tune_iterations=1)
 
 
-class Interrupted(Exception):
+class InterruptedFitError(Exception):
     """Stands for kill -9."""
 
 
@@ -140,7 +140,7 @@ class InterruptAfter:
     def __call__(self, label: str, step: int, total: int, metrics: Any) -> None:
         self.left -= 1
         if self.left <= 0:
-            raise Interrupted
+            raise InterruptedFitError
 
 
 def same(left: State, right: State) -> bool:

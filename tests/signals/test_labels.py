@@ -8,8 +8,8 @@ from marl_pipeline.signals.labels import UNKNOWN, VOLATILITY_BARS, label
 from tests.signals.learnable_market import dataset_of
 
 
-def panel_of(close: np.ndarray, open: np.ndarray | None = None) -> Panel:
-    return dataset_of(close, np.zeros((*close.shape, 1)), np.isfinite(close), open).panel
+def panel_of(close: np.ndarray, opens: np.ndarray | None = None) -> Panel:
+    return dataset_of(close, np.zeros((*close.shape, 1)), np.isfinite(close), opens).panel
 
 
 def random_close(bars: int, symbols: int, seed: int, missing: float = 0.0) -> np.ndarray:
@@ -18,7 +18,7 @@ def random_close(bars: int, symbols: int, seed: int, missing: float = 0.0) -> np
     return np.where(rng.random(close.shape) < missing, np.nan, close)
 
 
-def by_hand(close: np.ndarray, open: np.ndarray, t: int, n: int, horizon: int) -> float:
+def by_hand(close: np.ndarray, opens: np.ndarray, t: int, n: int, horizon: int) -> float:
     """The definition, one number at a time."""
     own = [np.log(close[s, n]) for s in range(t + 1) if np.isfinite(close[s, n])]
     changes: dict[int, float] = {}
@@ -28,7 +28,7 @@ def by_hand(close: np.ndarray, open: np.ndarray, t: int, n: int, horizon: int) -
     recent = [change for s, change in changes.items() if s > t - VOLATILITY_BARS]
     if len(recent) < VOLATILITY_BARS // 2 or t + 1 + horizon >= len(close):
         return float("nan")
-    entry = open[t + 1, n] if np.isfinite(open[t + 1, n]) else close[t + 1, n]
+    entry = opens[t + 1, n] if np.isfinite(opens[t + 1, n]) else close[t + 1, n]
     held = [s for s in range(t + 2 + horizon) if np.isfinite(close[s, n])]
     return float(np.log(close[held[-1], n] / entry) / (np.std(recent) * np.sqrt(horizon)))
 
@@ -36,13 +36,13 @@ def by_hand(close: np.ndarray, open: np.ndarray, t: int, n: int, horizon: int) -
 @pytest.mark.parametrize("with_open", [False, True])
 def test_labels_follow_their_definition(with_open: bool) -> None:
     close = random_close(140, 3, 1, missing=0.05)
-    open = close * np.exp(0.01 * np.random.default_rng(2).standard_normal(close.shape))
+    opens = close * np.exp(0.01 * np.random.default_rng(2).standard_normal(close.shape))
     if not with_open:
-        open = np.full_like(close, np.nan)
-    labels = label(panel_of(close, open), horizon=4, threshold=0.5)
+        opens = np.full_like(close, np.nan)
+    labels = label(panel_of(close, opens), horizon=4, threshold=0.5)
     for t in range(140):
         for n in range(3):
-            expected = by_hand(close, open, t, n, 4)
+            expected = by_hand(close, opens, t, n, 4)
             assert labels.forward[t, n] == pytest.approx(expected, rel=1e-9, nan_ok=True)
             wanted = UNKNOWN if np.isnan(expected) else 1 + (expected > 0.5) - (expected < -0.5)
             assert labels.classes[t, n] == wanted

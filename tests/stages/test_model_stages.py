@@ -32,7 +32,7 @@ def params() -> Params:
             "spans": SPANS,
             "walk_forward": WALK_FORWARD,
             "sl_signals": signal_params(models=MODELS, epochs=1, max_samples=200),
-            "pretrain_encoder": encoder_params(steps=5, refit_steps=2),
+            "pretrain_encoder": encoder_params(steps=5, refit_steps=2, refit_every=40),
         }
     )
 

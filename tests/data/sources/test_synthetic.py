@@ -41,10 +41,18 @@ def test_a_regression_on_past_returns_predicts_the_next_one_out_of_sample() -> N
     assert out_of_sample_correlation(known[:-1], own[20:]) > 0.15
 
 
-def test_volume_foretells_the_next_return_and_adds_to_what_past_returns_say() -> None:
+def test_volume_foretells_the_next_return_out_of_sample() -> None:
     drawn = market(0.2)
     volume = np.log(grid_of(drawn, "volume"))
     assert out_of_sample_correlation((volume - volume.mean(axis=0))[:-1], drawn.idiosyncratic[1:]) > 0.15
+
+
+def test_volume_speaks_of_the_coming_drift_and_not_only_of_the_present_one() -> None:
+    drawn = market(0.2)
+    volume = np.log(grid_of(drawn, "volume"))
+    news = drawn.oracle_drift[1:] - 0.5 ** (1.0 / 20.0) * drawn.oracle_drift[:-1]
+    correlation = [np.corrcoef(volume[:-1, k], news[:, k])[0, 1] for k in range(len(drawn.symbols))]
+    assert np.mean(correlation) > 5.0 / np.sqrt(news.size)
 
 
 def test_without_signal_nothing_predicts() -> None:
