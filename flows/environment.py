@@ -14,6 +14,7 @@ SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine takes longer than the default 20
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the run prints its own lines; the API gets everything
     "PREFECT_CLIENT_METRICS_ENABLED": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; see flows/killed.py
     "PREFECT_CLI_PROMPT": "false",
     "DO_NOT_TRACK": "1",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.killed import mark_killed_runs, tagged_with_process
 from flows.processes import StageFailedError
 from flows.retrain import retrain
 from marl_pipeline.errors import UserError
@@ -13,7 +14,9 @@ def run_flow() -> None:
     Raises:
         UserError: a stage failed; the message is the stage's own line.
     """
+    mark_killed_runs()
     try:
-        retrain()
+        with tagged_with_process():
+            retrain()
     except StageFailedError as error:
         raise UserError(str(error)) from error

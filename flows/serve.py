@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from prefect.schedules import Cron
+
+from flows.killed import ship_heartbeat_automation
 from flows.retrain import retrain
 
 QUARTERLY = "0 6 1 1,4,7,10 *"
@@ -12,8 +15,7 @@ TIMEZONE = "UTC"
 
 def serve_forever() -> None:
     """Serves until Ctrl-C; one retraining at a time."""
-    from prefect.schedules import Cron
-
+    ship_heartbeat_automation()
     retrain.serve(
         name="quarterly",
         schedule=Cron(QUARTERLY, timezone=TIMEZONE),

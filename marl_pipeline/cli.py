@@ -125,9 +125,13 @@ def serve() -> None:
     from flows.environment import prepare
 
     prepare(root)
-    from flows.serve import serve_forever
+    from flows.server import server
 
-    serve_forever()
+    with server(root) as address:
+        print(f"Prefect: {address.removesuffix('/api')}", flush=True)
+        from flows.serve import serve_forever
+
+        serve_forever()
 
 
 def main() -> NoReturn:
@@ -197,29 +201,28 @@ def _browse(address: str) -> None:
 
 
 def _serve_page(what: Literal["mlflow", "prefect"], root: Path) -> None:
-    from marl_pipeline.tracking import tracking_uri
-
-    here = os.environ.get("PREFECT_API_URL") if what == "prefect" else None
-    if here:
-        _browse(here.removesuffix("/api"))
-        return
-    if what == "mlflow":
-        if tracking_uri(root).startswith("http"):
-            _browse(tracking_uri(root))
-            return
-        environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        options = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", "5000"]
-        command, address = [sys.executable, "-m", "mlflow", "server", *options], "http://127.0.0.1:5000"
-    else:
+    """Opens the page of a server; starts one, until Ctrl-C, if none is configured."""
+    if what == "prefect":
         from flows.environment import prepare
+        from flows.server import server
 
         prepare(root)
-        environment = {}
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4200"]
-        address = "http://127.0.0.1:4200"
-    process = subprocess.Popen(command, cwd=root, env={**os.environ, **environment})
+        with server(root) as address:
+            _browse(address.removesuffix("/api"))
+            signal.pause()
+        return
+    from marl_pipeline.tracking import tracking_uri
+
+    if tracking_uri(root).startswith("http"):
+        _browse(tracking_uri(root))
+        return
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    options = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", "5000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *options], cwd=root, env={**os.environ, **environment}
+    )
     try:
-        _browse(address)
+        _browse("http://127.0.0.1:5000")
         process.wait()
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)

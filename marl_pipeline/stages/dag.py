@@ -97,7 +97,7 @@ def resolve(argv: Sequence[str], root: Path = Path()) -> tuple[tuple[Stage, ...]
     with _repo(root) as repo:
         stages = _read(repo)
         stage = find(stages, argv)
-        node = next(node for node in repo.index.stages if node.addressing == stage.name)
+        node = next(node for node in repo.index.stages if node.name == stage.name)
         deps: dict[str, str] = {}
         params: dict[str, Any] = {}
         for dep in node.deps:
@@ -121,7 +121,7 @@ def changes(root: Path = Path()) -> dict[str, list[str]]:
         for stage in repo.index.stages:
             words = _own_changes(stage, repo.root_dir) if stage.cmd else []
             if words:
-                reasons[str(stage.addressing)] = words
+                reasons[str(stage.name)] = words
         return reasons
 
 
@@ -185,12 +185,12 @@ def _stage(stage: Any, upstream: Sequence[Any], root: str) -> Stage:
     files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     params = [key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params]
     return Stage(
-        name=stage.addressing,
+        name=stage.name,
         cmd=str(stage.cmd),
         deps=tuple(_relative(dep, root) for dep in files),
         params=tuple(params),
         outs=tuple(_relative(out, root) for out in stage.outs),
-        upstream=tuple(parent.addressing for parent in upstream),
+        upstream=tuple(parent.name for parent in upstream),
     )
 
 

@@ -205,18 +205,6 @@ def set_threads(threads: int, device: str) -> None:
         # this, `use_deterministic_algorithms`, imports the compiler: seconds for each stage.)
         torch.set_deterministic_debug_mode("error" if device == "cpu" else "warn")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        _keep_the_compiler_out()
-
-
-def _keep_the_compiler_out() -> None:
-    """Saves every learning stage three seconds: torch's optimizers import the whole compiler only to tell it not to
-    compile them. Nothing here is compiled, so that is said beforehand, in the place where torch looks first."""
-    from torch.optim import Optimizer
-
-    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        method = getattr(getattr(Optimizer, name), "__wrapped__", None)
-        if method is not None:
-            method.__dynamo_disable = method
 
 
 def _parse_item(argv: list[str]) -> dict[str, int]:

@@ -7,7 +7,7 @@ import torch
 from marl_pipeline.encoders.pretrain import fit_encoder_versions
 from marl_pipeline.stages.harness import StageContext, main
 from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.networks import save_encoder
+from marl_pipeline.stages.store.encoders import save_encoder
 from marl_pipeline.stages.store.paths import DATASET, ENCODER
 
 SEED = 0

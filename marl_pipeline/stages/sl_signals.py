@@ -14,9 +14,9 @@ from marl_pipeline.signals.fit import FittedModel, fit_signals
 from marl_pipeline.signals.latency import inference_latency
 from marl_pipeline.signals.models import build
 from marl_pipeline.stages.harness import StageContext, main
+from marl_pipeline.stages.store.classifiers import save_classifiers
 from marl_pipeline.stages.store.dataset import load_dataset
 from marl_pipeline.stages.store.models import save_signals
-from marl_pipeline.stages.store.networks import save_classifiers
 from marl_pipeline.stages.store.paths import DATASET, SIGNALS, SL_BENCHMARKS, SL_CHECKPOINTS
 
 SEED = 0

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from marl_pipeline.checkpoint import FileCheckpointer, NoCheckpoint
 from marl_pipeline.config import PretrainEncoderParams
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.windows import Refit, Span, encoder_refits, split, walk_forward_windows
+from marl_pipeline.encoders import pretrain, table
+from marl_pipeline.encoders.encoder import Encoder
 from marl_pipeline.encoders.masked import draw_mask
 from marl_pipeline.encoders.pretrain import EncoderVersion, fit_encoder_versions, learnable, schedule
 from marl_pipeline.encoders.source import Source
-from marl_pipeline.encoders.table import encode, table_span
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import silent
 from tests.signals.learnable_market import (
@@ -78,7 +80,9 @@ def test_each_table_covers_the_bars_that_need_it(versions: tuple[EncoderVersion,
 
 def test_a_later_version_starts_where_its_first_window_tunes() -> None:
     windows = walk_forward_windows(400, SPANS, WALK_FORWARD)
-    assert table_span(Refit(1, 300, Span(windows[0].test.start, 400)), windows) == Span(windows[0].tune.start, 400)
+    assert table.table_span(Refit(1, 300, Span(windows[0].test.start, 400)), windows) == Span(
+        windows[0].tune.start, 400
+    )
 
 
 def test_rows_that_are_not_valid_are_zero_and_the_others_are_not(
@@ -101,16 +105,19 @@ def test_a_refit_keeps_the_meaning_of_the_embedding(versions: tuple[EncoderVersi
     assert not np.array_equal(common, again)
 
 
-def test_an_embedding_does_not_depend_on_how_many_bars_are_asked(market: Dataset) -> None:
-    params = encoder_params()
-    source = Source.of(market, WINDOW, params, CPU)
+def test_an_embedding_does_not_depend_on_how_many_bars_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass has the same shape: float16 hides most of the bits that would differ, but not all."""
+    monkeypatch.setattr(table, "ROWS", 100)
+    dataset, params = learnable_market(300, 2, 15), encoder_params(width=32, embedding=128)
+    source = Source.of(dataset, 24, params, CPU)
     torch.manual_seed(0)
-    from marl_pipeline.encoders.encoder import Encoder
-
-    encoder = Encoder(WINDOW, 4, params)
-    every = encode(encoder, source, Span(0, 400))
-    for stop in (101, 103, 399):
-        assert np.array_equal(encode(encoder, source, Span(100, stop)), every[100:stop])
+    encoder = Encoder(24, 15, params)
+    shapes: list[torch.Size] = []
+    encoder.register_forward_hook(lambda module, given, result: shapes.append(result[0].shape))
+    every = table.encode(encoder, source, Span(0, 300))
+    for start, stop in ((299, 300), (100, 101), (100, 153), (0, 299)):
+        assert np.array_equal(table.encode(encoder, source, Span(start, stop)), every[start:stop])
+    assert set(shapes) == {torch.Size((50, 2, 128))}
 
 
 @pytest.mark.parametrize("offset", [-1, 0, 30, 115])
@@ -169,10 +176,16 @@ def test_the_mask_hides_the_fraction_asked_for() -> None:
     assert 0.1 < float(whole) < 0.16
 
 
-@pytest.mark.parametrize("calls", [1, 3, 4])
+@pytest.mark.parametrize("calls", [1, 2, 3, 4])
 def test_an_interrupted_fit_ends_in_the_same_bits(
-    market: Dataset, versions: tuple[EncoderVersion, ...], tmp_path: Path, calls: int
+    market: Dataset,
+    versions: tuple[EncoderVersion, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
 ) -> None:
+    """Before the first checkpoint at step 12, between two, at the end of a version and in the next one."""
+    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 12)
     with pytest.raises(InterruptedFitError):
         versions_of(market, on_step=InterruptAfter(calls), checkpoint=FileCheckpointer(tmp_path))
     resumed = versions_of(market, checkpoint=FileCheckpointer(tmp_path))
@@ -207,8 +220,6 @@ def test_wrong_sizes_are_told(market: Dataset) -> None:
 
 
 def test_a_train_span_that_teaches_nothing_is_told(market: Dataset) -> None:
-    from dataclasses import replace
-
     valid = market.valid.copy()
     valid[:250] = False
     with pytest.raises(UserError, match="too little history"):

@@ -14,9 +14,10 @@ from marl_pipeline.errors import UserError
 from marl_pipeline.signals.labels import CLASSES
 from marl_pipeline.stages import pretrain_encoder, sl_signals
 from marl_pipeline.stages.harness import StageContext
+from marl_pipeline.stages.store.classifiers import load_classifier
 from marl_pipeline.stages.store.dataset import save_dataset
+from marl_pipeline.stages.store.encoders import load_encoder
 from marl_pipeline.stages.store.models import load_embeddings, load_refits, load_signals
-from marl_pipeline.stages.store.networks import load_classifier, load_encoder
 from marl_pipeline.stages.store.paths import DATASET, ENCODER, SIGNALS, SL_BENCHMARKS, SL_CHECKPOINTS
 from tests.signals.learnable_market import SPANS, WALK_FORWARD, WINDOW, encoder_params, learnable_market, signal_params
 

@@ -1,7 +1,7 @@
 """What the supervised models and the encoder say, on disk: `.npy` arrays beside JSON.
 
-Apart from the networks themselves (`store.networks`), so that stages which only read numbers do not depend on the
-code that made them.
+Apart from the networks themselves (`store.classifiers`, `store.encoders`), so that stages which only read numbers
+do not depend on the code that made them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from marl_pipeline.data.dataset import Embeddings, Signals
 from marl_pipeline.data.windows import Refit, Span
@@ -85,3 +88,20 @@ def _array(path: Path, stage: str) -> np.ndarray:
     except (ValueError, EOFError) as error:
         raise UserError(f"{path}: damaged ({error}); run `dvc repro -f {stage}` to make it again") from None
     return values
+
+
+def refit_record(refit: Refit) -> dict[str, Any]:
+    return {
+        "version": refit.version,
+        "fitted_until": refit.fitted_until,
+        "speaks": [refit.speaks.start, refit.speaks.stop],
+    }
+
+
+def read_weights(path: Path, stage: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage {stage} first") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}); run `dvc repro -f {stage}` to make it again") from None

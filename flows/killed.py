@@ -1,0 +1,77 @@
+"""Flow runs whose process was killed: Prefect would show them as running for ever.
+
+`marl run` marks those of this machine when it starts; a served flow sends heartbeats, and an automation of the
+server marks it when they stop.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from prefect import get_client, tags
+from prefect.automations import Automation
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+AUTOMATION = "marl-pipeline: mark killed runs as crashed"
+
+
+@contextmanager
+def tagged_with_process() -> Iterator[None]:
+    """Flow runs started in the body bear the machine and the process they run in."""
+    with tags(f"host:{socket.gethostname()}", f"pid:{os.getpid()}"):
+        yield
+
+
+def mark_killed_runs() -> int:
+    """Marks runs of this machine as crashed whose process is gone; how many there were."""
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    host, marked = f"host:{socket.gethostname()}", 0
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=running):
+            pid = next((int(tag.removeprefix("pid:")) for tag in run.tags if tag.startswith("pid:")), None)
+            if pid is not None and host in run.tags and not _is_alive(pid):
+                client.set_flow_run_state(run.id, Crashed(message=f"process {pid} was killed"), force=True)
+                marked += 1
+    return marked
+
+
+def ship_heartbeat_automation(within: timedelta = timedelta(seconds=120)) -> None:
+    """Creates the automation if the server does not have it yet."""
+    try:
+        Automation.read(name=AUTOMATION)
+    except (ObjectNotFound, ValueError):
+        Automation(
+            name=AUTOMATION,
+            description="A run that stops sending heartbeats without having ended was killed.",
+            trigger=EventTrigger(
+                after={_HEARTBEAT},
+                expect={_HEARTBEAT, *_ENDS},
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=within,
+            ),
+            actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, force=True, message="no heartbeat: the process was killed")],
+        ).create()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
