@@ -6,12 +6,14 @@ server marks it when they stop.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import psutil
 from prefect import get_client, tags
 from prefect.automations import Automation
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -23,6 +25,7 @@ from prefect.states import Crashed
 
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+_SERVER = "prefect.server.api.server:create_app"
 AUTOMATION = "marl-pipeline: mark killed runs as crashed"
 
 
@@ -46,12 +49,30 @@ def mark_killed_runs() -> int:
     return marked
 
 
+def end_orphaned_servers() -> int:
+    """Ends embedded servers of this PREFECT_HOME whose flow process was killed; how many there were."""
+    ended = 0
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get("PREFECT_HOME") == os.environ["PREFECT_HOME"]
+            if mine and _SERVER in process.cmdline() and _is_orphan(process):
+                process.terminate()
+                ended += 1
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended meanwhile, or somebody else's
+    return ended
+
+
 def ship_heartbeat_automation(within: timedelta = timedelta(seconds=120)) -> None:
     """Creates the automation if the server does not have it yet."""
+    asyncio.run(_ship(within))
+
+
+async def _ship(within: timedelta) -> None:
     try:
-        Automation.read(name=AUTOMATION)
+        await Automation.aread(name=AUTOMATION)
     except (ObjectNotFound, ValueError):
-        Automation(
+        automation = Automation(
             name=AUTOMATION,
             description="A run that stops sending heartbeats without having ended was killed.",
             trigger=EventTrigger(
@@ -63,8 +84,18 @@ def ship_heartbeat_automation(within: timedelta = timedelta(seconds=120)) -> Non
                 threshold=1,
                 within=within,
             ),
-            actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, force=True, message="no heartbeat: the process was killed")],
-        ).create()
+            actions=[
+                ChangeFlowRunState(
+                    name="Crashed", state=StateType.CRASHED, force=True, message="no heartbeat: the process was killed"
+                )
+            ],
+        )
+        await automation.acreate()
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    parent = process.parent()
+    return parent is None or parent.pid == 1 or parent.name() == "systemd"
 
 
 def _is_alive(pid: int) -> bool:

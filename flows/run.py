@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.killed import mark_killed_runs, tagged_with_process
+from flows.killed import end_orphaned_servers, mark_killed_runs, tagged_with_process
 from flows.processes import StageFailedError
 from flows.retrain import retrain
 from marl_pipeline.errors import UserError
@@ -14,6 +14,7 @@ def run_flow() -> None:
     Raises:
         UserError: a stage failed; the message is the stage's own line.
     """
+    end_orphaned_servers()
     mark_killed_runs()
     try:
         with tagged_with_process():

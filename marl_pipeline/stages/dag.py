@@ -11,11 +11,12 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marl_pipeline.config import Params, load_params
 from marl_pipeline.errors import UserError
 
 
@@ -89,26 +90,40 @@ class Inputs:
         return _digest(data)[:16]
 
 
-def resolve(argv: Sequence[str], root: Path = Path()) -> tuple[tuple[Stage, ...], Stage, Inputs]:
-    """All stages, the one that `argv` is the command of, and what that one reads now.
+@dataclass(frozen=True)
+class Task:
+    """One stage as its process sees it: what it is, among which others, with which parameters and inputs."""
+
+    stage: Stage
+    stages: tuple[Stage, ...]
+    params: Params
+    inputs: Inputs
+
+
+def resolve(argv: Sequence[str], root: Path = Path()) -> Task:
+    """The stage that `argv` is the command of, and what it reads now.
 
     DVC remembers the hashes of files that did not change.
+
+    Raises:
+        UserError: no stage has that command, or something it reads is missing or malformed.
     """
     with _repo(root) as repo:
+        params = load_params(root / "params.yaml")
         stages = _read(repo)
         stage = find(stages, argv)
         node = next(node for node in repo.index.stages if node.name == stage.name)
         deps: dict[str, str] = {}
-        params: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for dep in node.deps:
             if not dep.exists:
                 raise UserError(f"{_relative(dep, repo.root_dir)}: no such file or folder; run what makes it first")
             value = dep.get_hash().value
             if isinstance(value, dict):
-                params.update(value)
+                values.update(value)
             else:
                 deps[_relative(dep, repo.root_dir)] = str(value)
-        return stages, stage, Inputs(deps, _digest({"cmd": stage.cmd, "deps": deps, "params": params}))
+        return Task(stage, stages, params, Inputs(deps, _digest({"cmd": stage.cmd, "deps": deps, "params": values})))
 
 
 def changes(root: Path = Path()) -> dict[str, list[str]]:
@@ -117,12 +132,26 @@ def changes(root: Path = Path()) -> dict[str, list[str]]:
     Only a stage's own state is judged: one whose inputs will be rewritten by a stage upstream may run as well.
     """
     with _repo(root) as repo:
-        reasons = {}
-        for stage in repo.index.stages:
-            words = _own_changes(stage, repo.root_dir) if stage.cmd else []
-            if words:
-                reasons[str(stage.name)] = words
-        return reasons
+        return _changes(repo)
+
+
+def preview(root: Path, place: AbstractContextManager[None]) -> tuple[tuple[Stage, ...], dict[str, list[str]]]:
+    """`read` and `changes` as they are while `place` has other files in place.
+
+    The whole of it happens under DVC's lock, and so does a stage's reading of its parameters: no stage that runs
+    meanwhile sees those files.
+    """
+    with _repo(root) as repo, place:
+        return _read(repo), _changes(repo)
+
+
+def _changes(repo: Any) -> dict[str, list[str]]:
+    reasons = {}
+    for stage in repo.index.stages:
+        words = _own_changes(stage, repo.root_dir) if stage.cmd else []
+        if words:
+            reasons[str(stage.name)] = words
+    return reasons
 
 
 def _read(repo: Any) -> tuple[Stage, ...]:

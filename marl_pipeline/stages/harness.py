@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from marl_pipeline.config import Params, load_params, restrict
+from marl_pipeline.config import Params, restrict
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import OnStep, silent
 from marl_pipeline.stages import dag, terminal
@@ -120,12 +120,11 @@ def execute(
     name = module.rpartition(".")[2]
     try:
         item = _parse_item(argv)
-        params = load_params(root / "params.yaml")
-        stages, stage, inputs = dag.resolve([module, *argv], root)
-        name = stage.name
-        if _prune(stage, stages, root):
-            _, _, inputs = dag.resolve([module, *argv], root)
-        _run_recorded(run, stage, inputs, params, item, root, record)
+        task = dag.resolve([module, *argv], root)
+        name = task.stage.name
+        if _prune(task.stage, task.stages, root):
+            task = dag.resolve([module, *argv], root)
+        _run_recorded(run, task, item, root, record)
     except BaseException as error:
         return _explain(error, name)
     return 0
@@ -133,16 +132,15 @@ def execute(
 
 def _run_recorded(
     run: Callable[[StageContext], None],
-    stage: dag.Stage,
-    inputs: dag.Inputs,
-    params: Params,
+    task: dag.Task,
     item: Mapping[str, int],
     root: Path,
     record: bool,
 ) -> None:
     started = time.monotonic()
+    stage, params, inputs = task.stage, task.params, task.inputs
     set_threads(params.run.threads, params.run.device)
-    recorder = SpoolRecorder(root, stage.name, params.model_dump(), _tags(stage, params, item, inputs, root))
+    recorder = SpoolRecorder(root, stage.name, params.model_dump(), _tags(task, item, root))
     checkpoints = root / CHECKPOINTS / stage.name
 
     def make_checkpoint() -> Checkpointer:
@@ -174,16 +172,16 @@ def _run_recorded(
             ship_unless_shipped(root)
 
 
-def _tags(stage: dag.Stage, params: Params, item: Mapping[str, int], inputs: dag.Inputs, root: Path) -> dict[str, str]:
+def _tags(task: dag.Task, item: Mapping[str, int], root: Path) -> dict[str, str]:
     """What every run can be found by; a stage of learning overrides the two "none" by `context.set_tags`."""
     return {
-        "stage": stage.group,
+        "stage": task.stage.group,
         "agent_type": "none",
         "curriculum_stage": "none",
-        "reward_version": params.market.reward,
+        "reward_version": task.params.market.reward,
         **{key: str(value) for key, value in item.items()},
-        "data_hash": inputs.data,
-        "inputs_key": inputs.key,
+        "data_hash": task.inputs.data,
+        "inputs_key": task.inputs.key,
         "flow_run": os.environ.get("MARL_FLOW_RUN", "none"),
         **git_tags(root),
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,20 +50,23 @@ class Step:
 
 
 def plan(root: Path, merged: Merged) -> list[Step]:
-    """The stages in order, as they would be with the merged parameters in place; nothing is left changed.
+    """The stages in order, as they would be with the merged parameters in place; nothing is left changed."""
+    stages, changes = dag.preview(root, _in_place(root, merged))
+    return steps(stages, changes, durations(root))
 
-    DVC reads params.yaml from the checkout, so the parameters are put there for the moment of the question.
-    """
+
+@contextmanager
+def _in_place(root: Path, merged: Merged) -> Iterator[None]:
+    """DVC reads params.yaml from the checkout, so the parameters are put there for the moment of the question."""
     before = (root / PARAMS).read_text()
     missing = [path for path in merged.inputs if not (root / path).exists()]
     try:
         write(root, merged)
-        stages, changes = dag.read(root), dag.changes(root)
+        yield
     finally:
         write(root, Merged(before, {}))
         for path in missing:
             (root / path).unlink(missing_ok=True)
-    return steps(stages, changes, durations(root))
 
 
 def steps(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +109,10 @@ def marl(folder: Path, *arguments: str, timeout: float = 280) -> subprocess.Comp
         timeout=timeout,
         check=False,
     )
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.05)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from checkouts import small_checkout
+from checkouts import small_checkout, wait_for
 
 from flows.processes import Children, InterruptedStageError, StageFailedError
 
@@ -91,13 +91,6 @@ def test_stages_that_need_nothing_of_each_other_run_side_by_side(root: Path) -> 
     for thread in threads:
         thread.join(timeout=60)
     assert done == ["ran", "ran"]
-
-
-def wait_for(path: Path, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} did not appear"
-        time.sleep(0.05)
 
 
 def kill_make(root: Path) -> None:

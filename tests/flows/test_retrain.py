@@ -8,8 +8,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
-from checkouts import environment, small_checkout
+from checkouts import environment, small_checkout, wait_for
 from ruamel.yaml import YAML
 
 from marl_pipeline.config import load_params
@@ -109,3 +110,28 @@ def test_a_run_with_overrides_works_in_its_own_worktree(root: Path) -> None:
     assert not (root / "copies").exists()
     locked = YAML(typ="safe", pure=True).load((tree / "dvc.lock").read_text())["stages"]
     assert sorted(locked) == ["join", "make@3"]
+
+
+def test_a_killed_run_is_marked_and_its_server_and_stages_end(root: Path) -> None:
+    (root / "wait_0").touch()
+    (root / "wait_1").touch()
+    body = textwrap.dedent("from pathlib import Path\nfrom flows.environment import prepare\nprepare(Path())\n")
+    process = subprocess.Popen([sys.executable, "-c", body + textwrap.dedent(RUN)], cwd=root, env=environment(root))
+    wait_for(root / "started" / "0.txt", seconds=120)
+    process.kill()
+    process.wait()
+    (root / "wait_0").unlink()
+    (root / "wait_1").unlink()
+    done = script(root, RUN)
+    assert done.returncode == 0, done.stderr
+    assert (root / "joined.txt").exists()
+    assert sorted(states(root)[1]) == ["Completed", "Crashed"]
+    servers = [p for p in psutil.process_iter() if _is_server_of(p, root)]
+    assert servers == []
+
+
+def _is_server_of(process: psutil.Process, root: Path) -> bool:
+    try:
+        return "uvicorn" in process.cmdline() and process.environ().get("PREFECT_HOME") == str(root / ".prefect")
+    except psutil.Error:
+        return False

@@ -1,0 +1,45 @@
+"""The documents name what there is, no more and no less."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+
+
+def keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def test_every_parameter_is_explained_and_none_that_is_not_there() -> None:
+    params = YAML(typ="safe", pure=True).load((ROOT / "profiles" / "quickstart.yaml").read_text())
+    told = set(
+        re.findall(r"^\| `([a-z_.]+\.[a-z_.]+)` \|", (ROOT / "docs" / "parameters.md").read_text(), re.MULTILINE)
+    )
+    there = set(keys(params))
+    by_section = {"validate_data.severity", "train_master.ppo"}
+    unexplained = {key for key in there - told if not any(key.startswith(f"{name}.") for name in by_section)}
+    assert not unexplained
+    assert told - by_section <= there
+
+
+def test_every_profile_is_listed() -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text()
+    for profile in (ROOT / "profiles").glob("*.yaml"):
+        assert f"| `{profile.stem}` |" in text
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        if page.exists():
+            for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+                assert (page.parent / link).exists(), f"{page.name} links to {link}"
