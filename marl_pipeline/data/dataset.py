@@ -59,7 +59,8 @@ class Dataset:
 
     Attributes:
         panel: the bars; quarantined ones have `tradable` False.
-        features: [T, N, F] float32, scaled with trailing windows and clipped; 0 where the bar's own look-back is not there.
+        features: [T, N, F] float32, scaled with trailing windows and clipped; 0 where the bar's own look-back is
+            not there.
         valid: [T, N] the bar and those of the window before it have their look-backs: it may be learned from.
         regime: [T, R] float32, scaled like the features.
         macro: [T, C] float32, scaled; C is 0 without a macro file. The same for sentiment: [T, N, S].

@@ -19,6 +19,7 @@ from marl_pipeline.stages.store import bars as store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 DATA_DOCS = Path("reports/data_docs")
 
@@ -102,39 +103,43 @@ def check_file(
 
 
 def report_table(report: dict[str, Any], title: str) -> RenderableType:
-    """Rule, hits, symbols, first, severity and what to do, for every rule with findings; one line for the rest."""
+    """Rule, hits, symbols, first and severity of every rule with findings; below, each in words and what to do."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_lines=True)
-    for column in ("rule", "bars", "symbols", "first", "severity", "what it is, what to do"):
+    found = [entry for entry in report["rules"] if entry["count"]]
+    table = Table(title=title, title_justify="left")
+    for column in ("rule", "bars", "symbols", "first", "severity"):
         table.add_column(column, justify="right" if column == "bars" else "left")
-    for entry in report["rules"]:
-        if entry["count"]:
-            most = sorted(entry["symbols"].items(), key=lambda item: (-item[1], item[0]))
-            names = ", ".join(name for name, _ in most[:4]) + (f" and {len(most) - 4} more" if len(most) > 4 else "")
-            example = entry["examples"][0]
-            words = f"{entry['meaning']}\nFirst: {example['symbol']}, {example['detail']}.\n{entry['remedy']}"
-            cells = (
-                entry["rule"],
-                f"{entry['count']:,}",
-                names,
-                entry["first"].replace("T", "\n"),
-                entry["severity"],
-                words,
-            )
-            table.add_row(*(Text(cell) for cell in cells))
+    for entry in found:
+        most = sorted(entry["symbols"].items(), key=lambda item: (-item[1], item[0]))
+        names = ", ".join(name for name, _ in most[:3]) + (f" and {len(most) - 3} more" if len(most) > 3 else "")
+        first = entry["first"].removesuffix(":00Z").replace("T", " ")
+        cells = (entry["rule"], f"{entry['count']:,}", names, first, entry["severity"])
+        table.add_row(*(Text(cell) for cell in cells))
+    lines = [_in_words(entry) for entry in found]
     totals = report["totals"]
     clean = [entry["rule"] for entry in report["rules"] if not entry["count"] and entry["applied"]]
-    lines = [
-        f"{totals['bars']:,} bars of {totals['symbols']} symbols, {totals['first'][:10]} to {totals['last'][:10]}, "
-        f"{report['frequency']} on {report['calendar']}. {report['summary'][-1]}",
-        f"No hits: {', '.join(clean) or 'none'}.",
+    lines += [
+        Text(
+            f"{totals['bars']:,} bars of {totals['symbols']} symbols, {totals['first'][:10]} to {totals['last'][:10]}, "
+            f"{report['frequency']} on {report['calendar']}. {report['summary'][-1]}"
+        ),
+        Text(f"No hits: {', '.join(clean) or 'none'}."),
     ]
-    lines += [f"Not applied: {entry['rule']}: {entry['why_not']}." for entry in report["rules"] if "why_not" in entry]
-    found = [table] if table.row_count else []
-    return Group(*found, *(Text(line) for line in lines))
+    lines += [
+        Text(f"Not applied: {entry['rule']}: {entry['why_not']}.") for entry in report["rules"] if "why_not" in entry
+    ]
+    return Group(*([table] if found else []), *lines)
+
+
+def _in_words(entry: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    example = entry["examples"][0]
+    words = f"{entry['meaning']} First: {example['symbol']}, {example['detail']}. {entry['remedy']}\n"
+    return Text.assemble((entry["rule"], "bold"), f" ({entry['effect']}): {words}")
 
 
 if __name__ == "__main__":
