@@ -14,7 +14,7 @@ from torch import Tensor
 from marl_pipeline.config import load_params, parse_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.trading.actions import Action
-from marl_pipeline.envs.trading.component_log import check_balance
+from marl_pipeline.envs.trading.component_log import ComponentLog, Recorded, check_balance
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
@@ -120,7 +120,7 @@ def test_potentials_telescope_over_an_episode(mode: Mode) -> None:
     unit = env.params.reward_scale / RewardConfig().weights[0]
     assert float((end - start).abs().max()) > 0.02
     assert float((earned - net).abs().max()) > 0.2
-    torch.testing.assert_close(earned, net + unit * (end - start), atol=1e-3, rtol=1e-4)
+    assert torch.allclose(earned, net + unit * (end - start), atol=1e-3, rtol=1e-4)
 
 
 def test_potentials_are_discounted_by_the_learners_gamma() -> None:
@@ -135,7 +135,7 @@ def test_potentials_are_discounted_by_the_learners_gamma() -> None:
         active = step.groups["symbols"].discount > 0
         lost = 0.1 * unit * shaper.potential(shaper.state, twin.book)
         gap = other.groups["symbols"].reward - step.groups["symbols"].reward
-        torch.testing.assert_close(gap.double()[active], lost[active], atol=1e-3, rtol=1e-4)
+        assert torch.allclose(gap.double()[active], lost[active], atol=1e-3, rtol=1e-4)
 
 
 def test_realised_profit_counts_once_it_is_realised_with_the_multipliers_of_entry_and_exit() -> None:
@@ -265,17 +265,37 @@ def test_steps_and_episodes_are_logged_component_by_component(mode: Mode) -> Non
     assert all(part["absolute"] == 0.0 for part in env.rewards.get_episode_stats()["symbols"].values())
 
 
+def recorded(steps: dict[str, Tensor]) -> Recorded:
+    """One agent's components, component -> [L]."""
+    values = torch.stack([column.double() for column in steps.values()], -1)
+    return Recorded(tuple(steps), values, values.abs(), values**2)
+
+
+def test_the_balance_counts_agents_that_cancel_out() -> None:
+    log = ComponentLog(("opposed", "common"), 1, 2, torch.device("cpu"))
+    for step in range(10):
+        opposed = [3.0 + step % 2, -3.0 - step % 2]
+        values = torch.tensor([[[opposed[0], 1.0 + step % 2], [opposed[1], 1.0 + step % 2]]], dtype=torch.float64)
+        log.add(values, torch.ones(1, 2, dtype=torch.bool))
+    balance = {part.component: part for part in check_balance(log.recorded())}
+    assert balance["opposed"].share == pytest.approx(3.5 / 5.0)
+    assert balance["opposed"].flags == ("dominant", "no signal")
+    assert balance["common"].signal_to_noise == pytest.approx(1.5 / 0.5)
+
+
 def test_the_balance_check_flags_dominant_collapsed_and_mute_components() -> None:
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(2000, generator=draw, dtype=torch.float64)
     found = check_balance(
-        {
-            "loud": 10.0 + noise,
-            "dead": torch.zeros(2000),
-            "stuck": torch.full((2000,), 0.5),
-            "mute": (noise - noise.mean()) * 0.5,
-            "fine": 1.0 + 0.5 * noise,
-        }
+        recorded(
+            {
+                "loud": 10.0 + noise,
+                "dead": torch.zeros(2000),
+                "stuck": torch.full((2000,), 0.5),
+                "mute": (noise - noise.mean()) * 0.5,
+                "fine": 1.0 + 0.5 * noise,
+            }
+        )
     )
     flags = {part.component: part.flags for part in found}
     assert flags == {
@@ -283,7 +303,7 @@ def test_the_balance_check_flags_dominant_collapsed_and_mute_components() -> Non
     }  # fmt: skip
     assert sum(part.share for part in found) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="two recorded steps"):
-        check_balance({"short": torch.zeros(1)})
+        check_balance(recorded({"short": torch.zeros(1)}))
 
 
 def test_an_unknown_reward_is_one_line() -> None:

@@ -19,6 +19,16 @@ NOISE = 2.0
 """Below this t-statistic the mean of a component cannot be told from zero."""
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """Moments of the C components over copies and active agents, at each of L steps: [L, C] float64."""
+
+    names: tuple[str, ...]
+    mean: Tensor
+    absolute: Tensor
+    square: Tensor
+
+
 class ComponentLog:
     """Sums the components of a reward over the episodes under way in E copies of A agents.
 
@@ -49,13 +59,19 @@ class ComponentLog:
         self.total = self.total + components
         self.absolute = self.absolute + components.abs()
         self.steps = self.steps + active.any(-1).double()
-        self._history.append(components.sum((0, 1)) / active.sum().clamp(min=1))
+        moments = torch.stack([components, components.abs(), components**2]).double().sum((1, 2))
+        self._history.append(moments / active.sum().clamp(min=1))
 
     @property
     def history(self) -> dict[str, Tensor]:
         """Component -> [steps] float64, the mean over copies and active agents at each of the last steps."""
-        rows = torch.stack(tuple(self._history)) if self._history else self.total.new_zeros(0, len(self.names))
-        return {name: rows[:, column] for column, name in enumerate(self.names)}
+        mean = self.recorded().mean
+        return {name: mean[:, column] for column, name in enumerate(self.names)}
+
+    def recorded(self) -> Recorded:
+        """The last steps, for `check_balance`."""
+        rows = torch.stack(tuple(self._history)) if self._history else self.total.new_zeros(0, 3, len(self.names))
+        return Recorded(self.names, *rows.unbind(1))
 
     def episode_stats(self) -> dict[str, dict[str, float]]:
         """Of the episodes under way, by component.
@@ -93,11 +109,11 @@ class Balance:
     """One component of a reward over the recorded steps.
 
     Attributes:
-        mean, deviation: per step.
+        mean, deviation: of one agent's step.
         share: of the absolute total of all components.
         signal_to_noise: |mean| / deviation.
         flags: of "dominant" (above `DOMINANT` of the absolute total), "collapsed" (one value throughout) and
-            "no signal" (its mean cannot be told from 0).
+            "no signal" (its mean cannot be told from 0, agents of one step taken as one observation).
     """
 
     component: str
@@ -108,28 +124,31 @@ class Balance:
     flags: tuple[str, ...]
 
 
-def check_balance(steps: Mapping[str, Tensor]) -> tuple[Balance, ...]:
-    """Judges components by their values at the recorded steps: component -> [steps], at least two of them.
+def check_balance(recorded: Recorded) -> tuple[Balance, ...]:
+    """Judges the components of a reward by what was recorded of them.
 
     Raises:
         ValueError: fewer than two steps.
     """
-    if not steps or min(len(values) for values in steps.values()) < 2:
-        raise ValueError("the balance of a reward needs two recorded steps or more")
-    sizes = {name: float(values.double().abs().sum()) for name, values in steps.items()}
-    whole = sum(sizes.values())
-    return tuple(_judge(name, steps[name].double(), sizes[name] / whole if whole > 0.0 else 0.0) for name in steps)
-
-
-def _judge(name: str, values: Tensor, share: float) -> Balance:
-    mean, deviation = float(values.mean()), float(values.std())
-    collapsed = float(values.max() - values.min()) <= 1e-12 * max(abs(mean), 1e-12)
-    ratio = abs(mean) / deviation if not collapsed else 0.0
-    flags = []
-    if share > DOMINANT:
-        flags.append("dominant")
-    if collapsed:
-        flags.append("collapsed")
-    elif ratio * len(values) ** 0.5 < NOISE:
-        flags.append("no signal")
-    return Balance(name, mean, deviation, share, ratio, tuple(flags))
+    steps = len(recorded.mean)
+    if steps < 2:
+        raise ValueError(f"the balance of a reward needs two recorded steps or more, found {steps}")
+    sizes = recorded.absolute.mean(0)
+    shares = (sizes / sizes.sum().clamp(min=1e-300)).tolist()
+    means, squares = recorded.mean.mean(0), recorded.square.mean(0)
+    variances = (squares - means**2).clamp(min=0.0)
+    alive = variances > 1e-12 * squares
+    errors = recorded.mean.std(0) / steps**0.5
+    found = []
+    for column, name in enumerate(recorded.names):
+        mean, deviation = float(means[column]), float(variances[column].sqrt())
+        flags = []
+        if shares[column] > DOMINANT:
+            flags.append("dominant")
+        if not bool(alive[column]):
+            flags.append("collapsed")
+        elif abs(mean) <= NOISE * float(errors[column]):
+            flags.append("no signal")
+        ratio = abs(mean) / deviation if bool(alive[column]) else 0.0
+        found.append(Balance(name, mean, deviation, shares[column], ratio, tuple(flags)))
+    return tuple(found)
