@@ -145,6 +145,7 @@ def picture(studies: tuple[RewardStudy, ...]) -> bytes:
             left.axvline(DOMINANT, color="#7d8894", linestyle="--", linewidth=0.8)
             left.set(xlim=(0, 1), title=f"{study.reward}, {study.policy}: share of the absolute total")
             right.barh(names, [part.signal_to_noise for part in study.components], color=colours)
+            right.set_xscale("symlog", linthresh=0.01)
             right.set(title="|mean| / deviation per step (red: flagged)")
             for axis in (left, right):
                 axis.invert_yaxis()
