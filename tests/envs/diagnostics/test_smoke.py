@@ -51,13 +51,16 @@ LEDGERS = {
 
 @pytest.mark.parametrize("words", LEDGERS)
 def test_a_broken_ledger_is_seen(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = env.execute
+    sound = env.TradingEnv.step
 
-    def broken(*arguments: Any) -> Any:
-        ledger = sound(*arguments)
-        return ledger._replace(**{name: getattr(ledger, name) + error for name, error in LEDGERS[words].items()})
+    def broken(self: env.TradingEnv, actions: Any) -> Any:
+        timestep, errors = sound(self, actions), LEDGERS[words]
+        ledger = self.ledger
+        assert ledger is not None
+        self.ledger = ledger._replace(**{name: getattr(ledger, name) + error for name, error in errors.items()})
+        return timestep
 
-    monkeypatch.setattr(env, "execute", broken)
+    monkeypatch.setattr(env.TradingEnv, "step", broken)
     result = shake("portfolio", steps=64)
     assert not result.passed
     assert any(count for name, count in result.violations.items() if name.startswith(words))
