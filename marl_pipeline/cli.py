@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Look at market data.")
 app.add_typer(data, name="data")
+env = typer.Typer(no_args_is_help=True, help="Look at the trading simulator: the current data set, or a synthetic one.")
+app.add_typer(env, name="env")
 
 SUMMARY = Path("reports/rl_validation_summary.json")
 REPORT = Path("reports/rl_validation_summary.html")
@@ -36,6 +38,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
 ]
+Reward = Literal["net", "guide_v3_2", "net_shaped"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 
 
@@ -102,6 +105,86 @@ def data_check(
         Console().print(result.table())
     if result.failed is not None:
         raise UserError(result.failed)
+
+
+@env.command("smoke")
+def env_smoke(
+    steps: Annotated[int, typer.Option(min=1, help="Random steps to play in each mode.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the actions and of the starts.")] = 0,
+    reward: Annotated[Reward | None, typer.Option(help="By default as in params.yaml.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Plays random steps and checks what must always hold; prints the size of every component.
+
+    Exits with 1 if an invariant broke.
+    """
+    from marl_pipeline.config import load_params
+    from marl_pipeline.envs.diagnostics.smoke import smoke
+    from marl_pipeline.envs.trading.limits import Mode
+    from marl_pipeline.stages.simulator import simulator, smoke_table
+
+    root = _root()
+    params = load_params(root / "params.yaml")
+    market = params.market if reward is None else params.market.model_copy(update={"reward": reward})
+    world = simulator(root, params, market)
+    modes: tuple[Mode, ...] = ("accounts", "portfolio")
+    directives = params.train_master.directives
+    results = [smoke(world.market, market, directives, mode, span=world.span, steps=steps, seed=seed) for mode in modes]
+    passed = all(result.passed for result in results)
+    if as_json:
+        found = [result.as_json() for result in results]
+        _print_json({"source": world.source, "reward": market.reward, "passed": passed, "modes": found})
+    else:
+        from rich.console import Console
+
+        Console().print(smoke_table(results, world.source))
+    if not passed:
+        _fail("an invariant of the simulator is broken", 1)
+
+
+@env.command("rewards")
+def env_rewards(
+    reward: Annotated[Literal["guide_v3_2", "net_shaped"], typer.Option(help="Whose components.")] = "guide_v3_2",
+    mode: Annotated[Literal["accounts", "portfolio"], typer.Option()] = "portfolio",
+    episodes: Annotated[int, typer.Option(min=1, help="Played side by side by each policy.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of the actions and of the starts.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The picture; reports/reward_components.svg by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Balance and signal-to-noise of a reward's components, and what it pays beside what the account earns.
+
+    Three plain policies play the same episodes: random, hold, buy and hold.
+    """
+    from marl_pipeline.config import load_params
+    from marl_pipeline.envs.diagnostics.reward_study import picture, study_policies
+    from marl_pipeline.stages.simulator import reward_table, simulator
+
+    root = _root()
+    params = load_params(root / "params.yaml")
+    market = params.market.model_copy(update={"reward": reward})
+    world = simulator(root, params, market)
+    studies = study_policies(
+        world.market,
+        market,
+        params.train_master.directives,
+        mode=mode,
+        span=world.span,
+        gamma=params.train_symbol_agents.ppo.gamma,
+        episodes=episodes,
+        seed=seed,
+    )
+    path = out if out is not None else root / "reports" / "reward_components.svg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture(studies))
+    if as_json:
+        found = [study.as_json() for study in studies]
+        _print_json({"source": world.source, "picture": str(path), "policies": found})
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(reward_table(studies))
+    console.print(f"picture: {path}", soft_wrap=True, highlight=False)
 
 
 @app.command("open")

@@ -196,7 +196,8 @@ class MarketParams(Section):
     volume_window: Count
     borrow_rate: NonNegative
     cash_rate: NonNegative
-    reward: Literal["net"]
+    reward: Literal["net", "guide_v3_2", "net_shaped"]
+    master_reward: Literal["net", "risk_adjusted"]
     reward_scale: Positive
     limits: LimitsParams
 

@@ -28,7 +28,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(root: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=root, env=environment(root), check=True)
     done = marl(root, "--help")
     assert done.returncode == 0
-    for command in ("run", "report", "data", "open", "serve"):
+    for command in ("run", "report", "data", "env", "open", "serve"):
         assert f" {command} " in done.stdout
 
 
@@ -89,6 +89,27 @@ def test_the_plan_tells_the_parameter_that_changed_from_what_to_what(root: Path)
     (root / "bars.txt").write_text("4 5")
     reasons = json.loads(marl(root, "run", "--dry-run", "--json").stdout)["stages"][0]["reasons"]
     assert reasons == ["bars.txt changed"]
+
+
+def test_the_simulator_is_shaken_and_its_components_told(root: Path) -> None:
+    done = marl(root, "env", "smoke", "--steps", "64", "--reward", "guide_v3_2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["passed"]
+    assert found["source"] == "synthetic"
+    assert [mode["mode"] for mode in found["modes"]] == ["accounts", "portfolio"]
+    assert set(found["modes"][0]["violations"].values()) == {0}
+    assert found["modes"][0]["components"]["symbols"]["diversification"] > 0
+
+
+def test_the_balance_of_a_reward_is_told_and_drawn(root: Path) -> None:
+    done = marl(root, "env", "rewards", "--episodes", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [study["policy"] for study in found["policies"]] == ["random", "hold", "buy_and_hold"]
+    assert len(found["policies"][0]["components"]) == 7
+    assert Path(found["picture"]).read_bytes().startswith(b"<?xml")
+    assert Path(found["picture"]) == root / "reports" / "reward_components.svg"
 
 
 def stage(name: str, *upstream: str) -> dag.Stage:

@@ -87,6 +87,8 @@ class World:
             start_bars=start_bars,
             symbols=symbols,
             random_directives=random_directives,
+            gamma=self.symbols_params.ppo.gamma,
+            benchmark=self.dataset.benchmark,
             seed=seed,
             device=self.device,
         )
@@ -128,16 +130,17 @@ class World:
 def net_log_growth(environment: TradingEnv, controller: Controller, reward_scale: float) -> float:
     """What a policy's mode earns over one pass of the environment's span, after all costs.
 
+    Whatever reward the environment pays, this is the net one.
+
     Returns:
         sum of the changes of log equity; in accounts mode the mean over the symbols in play.
     """
-    group = "master" if "master" in environment.groups else "symbols"
     timestep = environment.reset()
     total = torch.zeros((), dtype=torch.float64, device=environment.device)
     while True:
         decisions = controller.decide(timestep, None)
         timestep = environment.step({name: decision.action for name, decision in decisions.items()})
-        total += timestep.groups[group].reward.double().mean()
+        total += environment.rewards.net.double().mean()
         if bool(timestep.done.all()):
             return float(total) / reward_scale
 

@@ -38,12 +38,16 @@ from marl_pipeline.envs.trading.observation import (
     observe_portfolio,
     observe_positions,
 )
+from marl_pipeline.envs.trading.reward_scheme import RewardScheme
 from marl_pipeline.errors import UserError
 
 RUIN = 1e-6
 """An account whose equity falls to this share of its initial cash is out of the game."""
 
 _SLOT_STRIDE = 7919
+
+Paid = tuple[Tensor, Tensor]
+"""Rewards of the symbols [E, N] and of the books [E, A]."""
 
 
 class TradingEnv:
@@ -58,12 +62,14 @@ class TradingEnv:
 
     Rewards (`reward_scale` times): in `accounts` the change of the log equity of the symbol's account; in `portfolio`
     a symbol gets its price P&L less its own costs over the equity before the step, which sums over symbols, with
-    interest and borrow fee, to the portfolio's return, and the master the change of the log equity.
+    interest and borrow fee, to the portfolio's return, and the master the change of the log equity. That is `net`;
+    `params.reward` and `params.master_reward` choose others (modules `reward`, `master_reward`).
 
     Attributes:
         book: the state (`Book`), read-only.
         ledger: what the last step did (`Ledger`: every fill with price and costs), None before the first.
         chosen, executed: [E, N] int64 actions of the last step before and after the mask.
+        rewards: what pays whom (`RewardScheme`), with the log of the components; `rewards.net` is the truth.
 
     Args:
         span: bars the episodes lie in. The last bar has no next fill: an episode ends at bar `span.stop - 1`.
@@ -72,6 +78,8 @@ class TradingEnv:
         symbols: [N] bool, the symbols in play; the others may only hold nothing.
         random_directives: draws a directive per account at the start of an episode, so that policies trained without
             a master meet all of them.
+        gamma: the learner's discount per step, for the potentials of `net_shaped`.
+        benchmark: [T] level of the benchmark, for the master's excess; the equal-weight market by default.
 
     Raises:
         UserError: the span is too short for an episode, or no allowed start leaves room for one.
@@ -92,6 +100,8 @@ class TradingEnv:
         seed: int = 0,
         device: torch.device | str | None = None,
         random_directives: bool = False,
+        gamma: float = 1.0,
+        benchmark: ArrayLike | None = None,
     ) -> None:
         self.market = market if device is None else market.to(device)
         self.device = self.market.device
@@ -111,6 +121,16 @@ class TradingEnv:
         self.state_size = len(PORTFOLIO_FIELDS) + len(DIRECTIVE_FIELDS) if self.rules.pooled else 0
         self.ledger: Ledger | None = None
         self.chosen = self.executed = torch.zeros(num_envs, market.size, dtype=torch.int64, device=self.device)
+        self.rewards = RewardScheme.of(
+            params,
+            self.rules,
+            self.market,
+            num_envs=num_envs,
+            in_play=self._in_play,
+            has_master=self._decide_every is not None,
+            gamma=gamma,
+            benchmark=benchmark,
+        )
         self.book = self._fresh_book()
         self._done = (self._no_env(), self._no_env())
         self._look()
@@ -192,6 +212,7 @@ class TradingEnv:
         where = torch.ones_like(self._done[0]) if where is None else where
         self.book = self.book.where(where, fresh)
         self._done = (self._done[0] & ~where, self._done[1] & ~where)
+        self.rewards.reset(where)
         self._look()
         return self._timestep(None)
 
@@ -203,7 +224,8 @@ class TradingEnv:
             raise ValueError(
                 f"actions of 'symbols' must be [{self.num_envs}, {self.market.size}], found {tuple(chosen.shape)}"
             )
-        executed = admitted(self._allowed, chosen)
+        allowed = self._allowed
+        executed = admitted(allowed, chosen)
         active = (book.bar < book.end).unsqueeze(-1)
         following = torch.minimum(book.bar + 1, book.end)
         bar = self._bar(following, active)
@@ -213,7 +235,8 @@ class TradingEnv:
         ruined = ~self.book.alive.any(-1)
         self._done = (ruined, (self.book.bar >= self.book.end) & ~ruined)
         self._look()
-        return self._timestep((book, ledger, events))
+        paid = self.rewards.pay(book, self.book, ledger, executed, allowed, *self._net(book, ledger))
+        return self._timestep((paid, ledger, events))
 
     def state_dict(self) -> dict[str, Any]:
         """Episode state and random generator; the market and the parameters are the caller's."""
@@ -222,12 +245,14 @@ class TradingEnv:
             "terminated": self._done[0].cpu(),
             "truncated": self._done[1].cpu(),
             "generator": self._generator.get_state(),
+            **self.rewards.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.book = Book.from_tensors(state["book"], self.device)
         self._done = (state["terminated"].to(self.device), state["truncated"].to(self.device))
         self._generator.set_state(state["generator"].cpu())
+        self.rewards.load_state_dict(state)
         self._look()
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -369,11 +394,11 @@ class TradingEnv:
 
     # -- what is told --------------------------------------------------------------------------------------------
 
-    def _timestep(self, last: tuple[Book, Ledger, dict[str, Tensor]] | None) -> Timestep:
+    def _timestep(self, last: tuple[Paid, Ledger, dict[str, Tensor]] | None) -> Timestep:
         book, size = self.book, self.market.size
         bar = book.bar.unsqueeze(-1)
         directive = self._directive.expand(-1, size, -1) if self.rules.pooled else self._directive
-        reward, overall = self._rewards(last)
+        reward, overall = self._nothing() if last is None else last[0]
         alive = book.alive.expand(-1, size)
         discount = book.alive.float()
         groups = {
@@ -405,12 +430,12 @@ class TradingEnv:
         terminated, truncated = self._done
         return Timestep(groups, state, terminated, truncated, self._info(last))
 
-    def _rewards(self, last: tuple[Book, Ledger, dict[str, Tensor]] | None) -> tuple[Tensor, Tensor]:
-        """Rewards of the symbols [E, N] and of the books [E, A]."""
-        if last is None:
-            none = torch.zeros(self.num_envs, self.market.size, device=self.device)
-            return none, none[:, : self._accounts]
-        before, ledger, _ = last
+    def _nothing(self) -> Paid:
+        none = torch.zeros(self.num_envs, self.market.size, device=self.device)
+        return none, none[:, : self._accounts]
+
+    def _net(self, before: Book, ledger: Ledger) -> Paid:
+        """What `net` pays the symbols [E, N] and the books [E, A]."""
         floor = RUIN * self.params.initial_cash
         start = before.equity.clamp(min=floor)
         growth = torch.log1p((ledger.equity.clamp(min=floor) / start - 1.0).float()) * self.params.reward_scale
@@ -420,7 +445,7 @@ class TradingEnv:
         own = (ledger.price_pnl - ledger.commission - ledger.slippage) / start * self.params.reward_scale
         return own.float() * before.alive.float(), growth
 
-    def _info(self, last: tuple[Book, Ledger, dict[str, Tensor]] | None) -> dict[str, Tensor]:
+    def _info(self, last: tuple[Paid, Ledger, dict[str, Tensor]] | None) -> dict[str, Tensor]:
         """Figures of the step: [E] for a portfolio; [E, N] for accounts. Empty after a reset."""
         if last is None:
             return {}
@@ -443,4 +468,4 @@ class TradingEnv:
         info = {name: figure.squeeze(-1) if self.rules.pooled else figure for name, figure in figures.items()}
         info["chosen"] = (self.chosen != int(Action.HOLD)).sum(-1)
         info["executed"] = (ledger.shares != 0.0).sum(-1)
-        return info
+        return info | self.rewards.info()

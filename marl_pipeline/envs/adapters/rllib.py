@@ -1,0 +1,83 @@
+"""One copy of any environment of the protocol as an RLlib `MultiAgentEnv`: agents are asked on their own clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, Space
+from numpy.typing import NDArray
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from marl_pipeline.envs.adapters.agents import AgentView, NamedAgents
+from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
+
+Observation = dict[str, NDArray[np.float32]]
+
+ALL = "__all__"
+"""RLlib's name for the episode as a whole."""
+
+
+class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
+    """Agents `<group>_<index>`; observation `{"observations": [F], "action_mask": [actions]}`, float32 each, as RLlib's
+    `ActionMaskingRLModule` reads them.
+
+    Only agents that decide next are shown an observation (a master every few steps); the rewards in between are told
+    as they come. When the episode ends, all that have decided see the last state.
+
+    Args:
+        make: builds the environment, of one copy, for a seed.
+        features: observation of an agent as one row of floats.
+    """
+
+    def __init__(self, make: MakeEnvironment, *, features: Features = dense_fields, seed: int = 0) -> None:
+        super().__init__()
+        self._named = NamedAgents(make, features=features, seed=seed)
+        self.possible_agents = list(self._named.names)
+        self.agents = list(self._named.names)
+        self.action_spaces: dict[str, Space[Any]] = {
+            name: Discrete(count) for name, count in self._named.actions.items()
+        }
+        self.observation_spaces: dict[str, Space[Any]] = {
+            name: Dict(
+                {
+                    "observations": Box(-np.inf, np.inf, (self._named.width[name],), np.float32),
+                    "action_mask": Box(0.0, 1.0, (count,), np.float32),
+                }
+            )
+            for name, count in self._named.actions.items()
+        }
+        self.observation_space = Dict(self.observation_spaces)
+        self.action_space = Dict(self.action_spaces)
+        self._playing: set[str] = set()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
+        views = self._named.reset(seed)
+        asked = [name for name, view in views.items() if view.acts]
+        self._playing = set(asked)
+        return self._told(views, asked), {name: {} for name in asked}
+
+    def step(
+        self, action_dict: Mapping[str, int]
+    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        views = self._named.step(action_dict)
+        over, cut = self._named.terminated, self._named.truncated
+        joining = {name for name, view in views.items() if view.acts}
+        playing = [name for name in views if name in self._playing or name in joining]
+        gone = {name for name in playing if views[name].gone}
+        asked = [name for name in playing if over or cut or name in gone or views[name].acts]
+        terminated = {name: over or name in gone for name in asked} | {ALL: over}
+        truncated = {name: cut and name not in gone for name in asked} | {ALL: cut}
+        rewards = {name: views[name].reward for name in playing}
+        self._playing = set(playing) - gone
+        return self._told(views, asked), rewards, terminated, truncated, {name: {} for name in asked}
+
+    @staticmethod
+    def _told(views: Mapping[str, AgentView], names: list[str]) -> dict[str, Observation]:
+        return {
+            name: {"observations": views[name].row, "action_mask": views[name].mask.astype(np.float32)}
+            for name in names
+        }

@@ -1,0 +1,75 @@
+"""The market behind `marl env`, the current data set or else the synthetic one, and the tables it prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from marl_pipeline.config import MarketParams, Params
+from marl_pipeline.data.panel import build_panel
+from marl_pipeline.data.sources import synthetic_from
+from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.diagnostics.reward_study import RewardStudy
+from marl_pipeline.envs.diagnostics.smoke import SmokeResult
+from marl_pipeline.envs.trading.market import Market
+from marl_pipeline.stages.store.dataset import load_dataset
+from marl_pipeline.stages.store.paths import DATASET
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A market, all of its bars, and what it was made of."""
+
+    market: Market
+    span: Span
+    source: str
+
+
+def simulator(root: Path, params: Params, market: MarketParams) -> Simulator:
+    """The data set of the last `build_features`, or the market of `data.synthetic` if there is none."""
+    if (root / DATASET / "meta.json").exists():
+        panel, source = load_dataset(root / DATASET).panel, str(DATASET)
+    else:
+        data = params.data
+        bars = synthetic_from(data).bars.assign(quarantined=False)
+        panel = build_panel(bars, frequency=data.frequency, calendar=data.calendar, adjustment=data.adjustment)
+        source = "synthetic"
+    built = Market.from_panel(panel, market)
+    return Simulator(built, Span(0, built.bars), source)
+
+
+def smoke_table(results: list[SmokeResult], source: str) -> Table:
+    table = Table(title=f"random steps on {source}", title_justify="left")
+    table.add_column("what must hold")
+    for result in results:
+        table.add_column(f"{result.mode}: broken", justify="right")
+    for name in results[0].violations:
+        table.add_row(name, *(str(result.violations[name]) for result in results))
+    table.add_section()
+    table.add_row("steps", *(f"{result.steps:,}" for result in results))
+    table.add_row("symbol-steps", *(f"{result.symbol_steps:,}" for result in results))
+    table.add_row("largest gap of the identity / equity", *(f"{result.worst_identity:.1e}" for result in results))
+    for name in results[0].magnitudes:
+        table.add_row(f"|{name}|, bps of the capital a step", *(f"{r.magnitudes[name]:.4f}" for r in results))
+    for group in sorted({group for result in results for group in result.components}):
+        for name in next(r.components[group] for r in results if group in r.components):
+            found = (result.components.get(group, {}).get(name) for result in results)
+            table.add_row(f"|{group} {name}| a step", *("" if size is None else f"{size:.5f}" for size in found))
+    return table
+
+
+def reward_table(studies: tuple[RewardStudy, ...]) -> Table:
+    table = Table(title=f"{studies[0].reward}: components, in the guide's own numbers", title_justify="left")
+    for column in ("policy", "component", "mean a step", "share", "signal / noise", "flags"):
+        table.add_column(column, justify="left" if column in ("policy", "component", "flags") else "right")
+    for study in studies:
+        for part in study.components:
+            figures = (f"{part.mean:+.6f}", f"{part.share:.1%}", f"{part.signal_to_noise:.3f}")
+            table.add_row(study.policy, part.component, *figures, ", ".join(part.flags))
+        table.add_row(
+            study.policy, "paid, net, gap an episode", f"{study.paid:+.3f}", f"{study.net:+.3f}", f"{study.gap:+.3f}"
+        )
+        table.add_section()
+    return table
