@@ -48,7 +48,7 @@ def play(seed: int, mode: Mode, changes: dict[str, Any], envs: int, size: int, b
     for _ in range(bars - 1):
         drawn = torch.multinomial(odds, 1, generator=generator).view(envs, size)
         master = torch.randint(48, (envs, 1), generator=generator)
-        before, caps, slots = env.book, env._caps, env._slots
+        before, caps, slots = env.book, env._view.caps, env._view.directive.slots
         env.step({"symbols": drawn, "master": master})
         check_step(env, before, caps, slots)
 
