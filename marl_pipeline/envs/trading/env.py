@@ -7,7 +7,7 @@ master's directives bound them. docs/timeline.md is the page that says what happ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class TradingEnv:
         self._accounts = self.game.accounts
         self._starts = self._allowed_starts(start_bars)
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._engine = _engine(self.game)
+        self._engine = _engine(self.game, params.cpu_step)
         self._symbol = torch.arange(market.size, device=self.device).expand(num_envs, market.size)
         self.groups = self._group_specs()
         self.state_size = len(PORTFOLIO_FIELDS) + len(DIRECTIVE_FIELDS) if self.rules.pooled else 0
@@ -270,5 +270,10 @@ class TradingEnv:
         return info
 
 
-def _engine(game: Game) -> Engine:
-    return TensorEngine(game)
+def _engine(game: Game, choice: Literal["compiled", "plain"]) -> Engine:
+    """A GPU steps in tensor operations, whatever is chosen for the CPU."""
+    if choice == "plain" or game.market.device.type != "cpu":
+        return TensorEngine(game)
+    from marl_pipeline.envs.trading.compiled import CompiledEngine
+
+    return CompiledEngine(game)
