@@ -65,7 +65,7 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
         assert bool((book.cash >= 0).all()), "cash"
         assert not bool(ledger.borrow.any())
     assert bool((book.shares >= 0).all()), "shares"
-    assert bool((book.equity == book.cash + rules.pool(book.value)).all())
+    assert torch.allclose(book.equity, book.cash + rules.pool(book.value), rtol=1e-12, atol=0.0)
 
     at_fill = book.shares * ledger.price
     equity = ledger.cash + rules.pool(at_fill)

@@ -282,6 +282,11 @@ def step(
     mark_table, fill_table, capacity_table, gone_table = m.mark, m.fill, m.capacity, m.gone
     per_share_table, impact_table, buy_size, sell_size = m.per_share, m.impact, m.buy_size, m.sell_size
     executed = entries.executed
+    duration, idle = s.duration, s.idle
+    out_traded, out_price, out_pnl, out_closed = entries.shares, entries.price, entries.price_pnl, entries.closed
+    out_commission, out_slippage, out_paid, out_own = entries.commission, entries.slippage, entries.paid, entries.own
+    new_shares, new_invested, new_mark, new_value = after.shares, after.invested, after.mark, after.value
+    new_duration, new_idle, new_trades = after.duration, after.idle, after.trades
     worth, sold, wanted, opening = np.empty(size), np.empty(size), np.empty(size), np.empty(size, np.bool_)
     invalid = 0
     for e in range(first, last):
@@ -408,25 +413,25 @@ def step(
                 pnl = had * (mark - marks[e, n]) + traded * (mark - fill)
                 gross_after += value
                 holdings += holding
-                entries.shares[e, n] = traded
-                entries.price[e, n] = fill
-                entries.commission[e, n] = commission
-                entries.slippage[e, n] = slippage
-                entries.price_pnl[e, n] = pnl
-                entries.closed[e, n] = active and gone_table[following, n] and had > 0.0
-                entries.paid[e, n] = paid
-                after.shares[e, n] = holding
-                after.invested[e, n] = paid + invested[e, n] * min(holding / max(had, 1e-200), 1.0)
-                after.mark[e, n] = mark
-                after.value[e, n] = value
-                after.duration[e, n] = s.duration[e, n] + np.float32(1.0) if holding > 0.0 else np.float32(0.0)
-                after.idle[e, n] = s.idle[e, n] + np.float32(1.0) if traded == 0.0 else np.float32(0.0)
+                out_traded[e, n] = traded
+                out_price[e, n] = fill
+                out_commission[e, n] = commission
+                out_slippage[e, n] = slippage
+                out_pnl[e, n] = pnl
+                out_closed[e, n] = active and gone_table[following, n] and had > 0.0
+                out_paid[e, n] = paid
+                new_shares[e, n] = holding
+                new_invested[e, n] = paid + invested[e, n] * min(holding / max(had, 1e-200), 1.0)
+                new_mark[e, n] = mark
+                new_value[e, n] = value
+                new_duration[e, n] = duration[e, n] + np.float32(1.0) if holding > 0.0 else np.float32(0.0)
+                new_idle[e, n] = idle[e, n] + np.float32(1.0) if traded == 0.0 else np.float32(0.0)
                 if c.counts:
                     mine = trades[e, n] + (traded != 0.0 and executed[e, n] != 0)
-                    after.trades[e, n] = 0 if opens else mine
+                    new_trades[e, n] = 0 if opens else mine
                 if c.pooled:
                     own = np.float32((pnl - commission - slippage) / start_equity * c.reward_scale)
-                    entries.own[e, n] = own if alive else np.float32(0.0)
+                    out_own[e, n] = own if alive else np.float32(0.0)
             cash -= spent
             final = cash + gross_after
 
