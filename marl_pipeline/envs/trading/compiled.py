@@ -7,7 +7,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,9 +17,9 @@ from torch import Tensor
 
 from marl_pipeline.envs.trading import kernel
 from marl_pipeline.envs.trading.accounts import DAYS_PER_YEAR, Ledger
-from marl_pipeline.envs.trading.actions import ACTIONS
+from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS
 from marl_pipeline.envs.trading.book import Book
-from marl_pipeline.envs.trading.game import SLOT_STRIDE, Game, Outcome, View, look_up
+from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -37,6 +39,7 @@ class CompiledEngine:
         self.game = game
         self._constants = _constants(game)
         self._tables = _tables(game)
+        self._last: tuple[Book, kernel.State] | None = None
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
         """See `game.Engine`.
@@ -44,102 +47,117 @@ class CompiledEngine:
         Raises:
             ValueError: an action is none of `actions.Action`.
         """
-        pooled, symbols, accounts = self.game.rules.pooled, book.shares.shape, book.cash.shape
-        after = self._next(book, master)
-        money, shared = torch.empty(6, *symbols, dtype=torch.float64), torch.empty(4, *accounts, dtype=torch.float64)
-        flags = torch.empty(2, *accounts, dtype=torch.bool)
-        growth = torch.empty(accounts)
-        own = torch.empty(symbols) if pooled else growth
-        traded, price, commission, slippage, price_pnl, paid = money.unbind(0)
-        borrow, interest, notional, fill_equity = shared.unbind(0)
+        after, after_arrays = self._next(book)
+        outcome, entries = self._outcome(after, after_arrays)
+        seen, sight = self._sight(after, view)
+        directives = after_arrays.directive if master is None else _array(master)
+        arguments = (_array(view.allowed), _array(chosen), directives, after_arrays, entries, sight)
+        work = partial(_apply, kernel.step, (self._constants, self._tables, self._state(book), *arguments))
+        invalid = sum(self._share_out(book.bar.shape[0], work))
+        if invalid:
+            raise ValueError(f"actions of 'symbols' must be 0..{len(ACTIONS) - 1}, found {invalid} others")
+        self._last = (after, after_arrays)
+        return outcome, seen
+
+    def look(self, book: Book, known: View | None) -> View:
+        """See `game.Engine`."""
+        seen, sight = self._sight(book, known)
+        work = partial(_apply, kernel.look, (self._constants, self._tables, self._state(book), sight))
+        self._share_out(book.bar.shape[0], work)
+        return seen
+
+    def _state(self, book: Book) -> kernel.State:
+        if self._last is not None and self._last[0] is book:
+            return self._last[1]
+        return kernel.State(*(_array(getattr(book, name)) for name in kernel.State._fields))
+
+    def _next(self, book: Book) -> tuple[Book, kernel.State]:
+        """Room for the book after the step; what this game never changes is the old tensor."""
+        game, old, symbols, accounts = self.game, self._state(book), book.shares.shape, book.cash.shape
+        money, money_arrays = _room(4, symbols, torch.float64)
+        means, mean_arrays = _room(4, accounts, torch.float64)
+        bars, bar_arrays = _room(2, symbols, torch.float32)
+        clock, clock_arrays = _room(2, book.bar.shape, torch.int64)
+        marks, mark_arrays = _room(2, accounts, torch.int64)
+        (alive,), (alive_array,) = _room(1, accounts, torch.bool)
+        names = ("bar", "steps", "cash", "equity", "peak", "halt", "alive", "shares", "invested", "mark", "value")
+        names += ("duration", "idle")
+        tensors = [*clock, *means[:3], marks[0], alive, *money, *bars]
+        arrays = [*clock_arrays, *mean_arrays[:3], mark_arrays[0], alive_array, *money_arrays, *bar_arrays]
+        if game.counts:
+            (trades,), (trade_array,) = _room(1, symbols, torch.int32)
+            names += ("turnover", "trades")
+            tensors, arrays = [*tensors, means[3], trades], [*arrays, mean_arrays[3], trade_array]
+        if game.decide_every is not None:
+            names += ("directive",)
+            tensors, arrays = [*tensors, marks[1]], [*arrays, mark_arrays[1]]
+        if game.rules.pooled:
+            moments, moment_arrays = _room(4, accounts, torch.float32)
+            names += ("mean", "square", "last_return", "last_turnover")
+            tensors, arrays = [*tensors, *moments], [*arrays, *moment_arrays]
+        after = replace(book, **dict(zip(names, tensors, strict=True)))
+        return after, old._replace(**dict(zip(names, arrays, strict=True)))
+
+    def _outcome(self, after: Book, arrays: kernel.State) -> tuple[Outcome, kernel.Entries]:
+        """Room for what a step does to the books."""
+        pooled, symbols, accounts = self.game.rules.pooled, after.shares.shape, after.cash.shape
+        money, money_arrays = _room(6, symbols, torch.float64)
+        books, book_arrays = _room(5 if pooled else 4, accounts, torch.float64)
+        flags, flag_arrays = _room(2, accounts, torch.bool)
+        (closed,), (closed_array,) = _room(1, symbols, torch.bool)
+        (executed,), (executed_array,) = _room(1, symbols, torch.int64)
+        (growth,), (growth_array,) = _room(1, accounts, torch.float32)
+        (own,), (own_array,) = _room(1, symbols, torch.float32) if pooled else ((growth,), (growth_array,))
+        gross, gross_array = (books[4], book_arrays[4]) if pooled else (after.value, arrays.value)
         ledger = Ledger(
-            shares=traded,
-            price=price,
-            commission=commission,
-            slippage=slippage,
-            price_pnl=price_pnl,
-            closed=torch.empty(symbols, dtype=torch.bool),
-            paid=paid,
-            borrow=borrow,
-            interest=interest,
-            notional=notional,
-            fill_equity=fill_equity,
+            *money[:5],
+            closed=closed,
+            paid=money[5],
+            borrow=books[0],
+            interest=books[1],
+            notional=books[2],
+            fill_equity=books[3],
             cash=after.cash,
-            gross=torch.empty(accounts, dtype=torch.float64) if pooled else after.value,
+            gross=gross,
             equity=after.equity,
             holding=after.shares,
             value=after.value,
         )
-        outcome = Outcome(after, ledger, torch.empty(symbols, dtype=torch.int64), flags[0], flags[1], growth, own)
-        seen = self._sight(after, view)
-        said = after.directive if master is None else master
-        arguments = (
-            self._constants,
-            self._tables,
-            _state(book),
-            _array(view.allowed),
-            _array(chosen),
-            _array(said),
-            _state(after),
-            _entries(outcome),
-            _sight(seen),
+        entries = kernel.Entries(
+            *money_arrays[:5],
+            closed=closed_array,
+            paid=money_arrays[5],
+            borrow=book_arrays[0],
+            interest=book_arrays[1],
+            notional=book_arrays[2],
+            fill_equity=book_arrays[3],
+            gross=gross_array,
+            executed=executed_array,
+            tripped=flag_arrays[0],
+            reentered=flag_arrays[1],
+            growth=growth_array,
+            own=own_array,
         )
-        invalid = sum(self._share_out(book.bar.shape[0], partial(_apply, kernel.step, arguments)))
-        if invalid:
-            raise ValueError(f"actions of 'symbols' must be 0..{len(ACTIONS) - 1}, found {invalid} others")
-        return outcome, seen._replace(directive=look_up(self.game, after.directive, view.directive))
+        return Outcome(after, ledger, executed, flags[0], flags[1], growth, own), entries
 
-    def look(self, book: Book, known: View | None) -> View:
-        """See `game.Engine`."""
-        seen = self._sight(book, known)
-        arguments = (self._constants, self._tables, _state(book), _sight(seen))
-        self._share_out(book.bar.shape[0], partial(_apply, kernel.look, arguments))
-        return seen._replace(directive=look_up(self.game, book.directive, seen.directive))
-
-    def _next(self, book: Book, master: Tensor | None) -> Book:
-        """Room for the book after the step; what this game never changes is the old tensor."""
-        game, symbols, accounts = self.game, book.shares.shape, book.cash.shape
-        shares, invested, mark, value = torch.empty(4, *symbols, dtype=torch.float64).unbind(0)
-        cash, equity, peak = torch.empty(3, *accounts, dtype=torch.float64).unbind(0)
-        duration, idle = torch.empty(2, *symbols).unbind(0)
-        bar, steps = torch.empty(2, *book.bar.shape, dtype=torch.int64).unbind(0)
-        moments = (book.mean, book.square, book.last_return, book.last_turnover)
-        if game.rules.pooled:
-            moments = torch.empty(4, *accounts).unbind(0)  # type: ignore[assignment]
-        mean, square, last_return, last_turnover = moments
-        return Book(
-            bar=bar,
-            end=book.end,
-            steps=steps,
-            cash=cash,
-            equity=equity,
-            peak=peak,
-            halt=torch.empty(accounts, dtype=torch.int64),
-            alive=torch.empty(accounts, dtype=torch.bool),
-            turnover=torch.empty(accounts, dtype=torch.float64) if game.counts else book.turnover,
-            directive=book.directive if master is None else torch.empty(accounts, dtype=torch.int64),
-            mean=mean,
-            square=square,
-            last_return=last_return,
-            last_turnover=last_turnover,
-            shares=shares,
-            invested=invested,
-            mark=mark,
-            value=value,
-            duration=duration,
-            idle=idle,
-            trades=torch.empty(symbols, dtype=torch.int32) if game.counts else book.trades,
-        )
-
-    def _sight(self, book: Book, known: View | None) -> View:
-        """Room for a view; its directive is that of `known` until the book's is looked up."""
+    def _sight(self, book: Book, known: View | None) -> tuple[View, kernel.Sight]:
+        """Room for a view. Without a master directives seldom change: they are looked up when they do."""
         accounts, symbols = book.cash.shape, book.shares.shape
-        return View(
-            directive=look_up(self.game, book.directive, None) if known is None else known.directive,
-            caps=torch.empty(accounts, dtype=torch.float64),
-            allowed=torch.empty(symbols, dtype=torch.int64),
-            positions=torch.empty(*symbols, len(POSITION_FIELDS)),
-            portfolio=torch.empty(*accounts, len(PORTFOLIO_FIELDS)) if self.game.rules.pooled else None,
+        (allowed,), (allowed_array,) = _room(1, symbols, torch.int64)
+        (positions,), (positions_array,) = _room(1, (*symbols, len(POSITION_FIELDS)), torch.float32)
+        levels, level_arrays = _room(4, accounts, torch.float64)
+        portfolio, portfolio_array = None, positions_array
+        if self.game.rules.pooled:
+            (portfolio,), (portfolio_array,) = _room(1, (*accounts, len(PORTFOLIO_FIELDS)), torch.float32)
+        if self.game.decide_every is not None:
+            (observed,), (observed_array,) = _room(1, (*accounts, len(DIRECTIVE_FIELDS)), torch.float32)
+            directive = Directive(book.directive, observed, levels[1], levels[2], levels[3])
+        else:
+            observed_array = positions_array
+            directive = look_up(self.game, book.directive, None if known is None else known.directive)
+        view = View(directive, levels[0], allowed, positions, portfolio)
+        return view, kernel.Sight(
+            level_arrays[0], allowed_array, positions_array, portfolio_array, *level_arrays[1:], observed_array
         )
 
     def _share_out(self, envs: int, work: Callable[[int, int], int | None]) -> list[int]:
@@ -148,7 +166,7 @@ class CompiledEngine:
         if threads == 1:
             return [work(0, envs) or 0]
         cuts = [envs * part // threads for part in range(threads + 1)]
-        rest = [_threads(threads, os.getpid()).submit(work, *cut) for cut in zip(cuts[1:-1], cuts[2:], strict=True)]
+        rest = [_threads(threads, os.getpid()).submit(work, *cut) for cut in pairwise(cuts[1:])]
         return [work(0, cuts[1]) or 0] + [future.result() or 0 for future in rest]
 
 
@@ -164,6 +182,12 @@ def _threads(count: int, process: int) -> ThreadPoolExecutor:
 
 def _array(tensor: Tensor) -> Any:
     return tensor.contiguous().numpy()
+
+
+def _room(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[tuple[Tensor, ...], list[Any]]:
+    """`count` new tensors of one shape, and the arrays over the same memory."""
+    whole = torch.empty((count, *shape), dtype=dtype)
+    return whole.unbind(0), list(whole.numpy())
 
 
 def _constants(game: Game) -> kernel.Constants:
@@ -219,19 +243,3 @@ def _tables(game: Game) -> kernel.Tables:
         "log_bars": log_bars(torch.arange(market.bars + 1, dtype=torch.float32)),
     }
     return kernel.Tables(**{name: _array(table) for name, table in tables.items()})
-
-
-def _state(book: Book) -> kernel.State:
-    return kernel.State(**{name: _array(tensor) for name, tensor in book.tensors().items()})
-
-
-def _entries(outcome: Outcome) -> kernel.Entries:
-    ledger = outcome.ledger
-    own = {name: getattr(outcome, name) for name in ("executed", "tripped", "reentered", "growth", "own")}
-    tensors = {name: getattr(ledger, name) for name in kernel.Entries._fields if name not in own} | own
-    return kernel.Entries(**{name: _array(tensor) for name, tensor in tensors.items()})
-
-
-def _sight(view: View) -> kernel.Sight:
-    portfolio = view.positions if view.portfolio is None else view.portfolio  # accounts have none, and none is written
-    return kernel.Sight(_array(view.caps), _array(view.allowed), _array(view.positions), _array(portfolio))

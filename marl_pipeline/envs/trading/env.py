@@ -6,7 +6,7 @@ master's directives bound them. docs/timeline.md is the page that says what happ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +89,8 @@ class TradingEnv:
         self._starts = self._allowed_starts(start_bars)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._engine = _engine(self.game, params.cpu_step)
+        self._no_state = torch.zeros(num_envs, 0, device=self.device)
+        self._all_directives = torch.ones(num_envs, 1, DIRECTIVE_ACTIONS, dtype=torch.bool, device=self.device)
         self._symbol = torch.arange(market.size, device=self.device).expand(num_envs, market.size)
         self.groups = self._group_specs()
         self.state_size = len(PORTFOLIO_FIELDS) + len(DIRECTIVE_FIELDS) if self.rules.pooled else 0
@@ -223,13 +225,13 @@ class TradingEnv:
                 discount=discount.expand(-1, size),
             )
         }
-        state = torch.zeros(self.num_envs, 0, device=self.device)
+        state = self._no_state
         if view.portfolio is not None:
             state = torch.cat([view.portfolio, observed], -1).squeeze(1)
             if self._decide_every is not None:
                 groups["master"] = GroupStep(
                     observation={"bar": bar, "portfolio": view.portfolio, "directive": observed},
-                    action_mask=torch.ones(self.num_envs, 1, DIRECTIVE_ACTIONS, dtype=torch.bool, device=self.device),
+                    action_mask=self._all_directives,
                     acts=self._master_acts(book) & book.alive,
                     reward=overall,
                     discount=discount,
@@ -244,30 +246,48 @@ class TradingEnv:
             return none, none[:, : self._accounts]
         return outcome.own, outcome.growth
 
-    def _info(self, outcome: Outcome | None) -> dict[str, Tensor]:
+    def _info(self, outcome: Outcome | None) -> Figures:
         """Figures of the step: [E] for a portfolio; [E, N] for accounts. Empty after a reset."""
         if outcome is None:
-            return {}
-        ledger, pool = outcome.ledger, self.rules.pool
-        figures = {
-            "price_pnl": pool(ledger.price_pnl),
-            "commission": pool(ledger.commission),
-            "slippage": pool(ledger.slippage),
-            "borrow": ledger.borrow,
-            "interest": ledger.interest,
-            "equity": ledger.equity,
-            "cash": ledger.cash,
-            "gross": ledger.gross,
-            "turnover": ledger.notional / ledger.fill_equity,
-            "drawdown": 1.0 - self.book.equity / self.book.peak,
-            "forced_close": pool(ledger.closed.float()),
-            "kill_switch": outcome.tripped,
-            "reentry": outcome.reentered,
+            return Figures({})
+        book, ledger, pooled = outcome.book, outcome.ledger, self.rules.pooled
+        pool, chosen = self.rules.pool, self.chosen
+        named: dict[str, Callable[[], Tensor]] = {
+            "price_pnl": lambda: pool(ledger.price_pnl),
+            "commission": lambda: pool(ledger.commission),
+            "slippage": lambda: pool(ledger.slippage),
+            "borrow": lambda: ledger.borrow,
+            "interest": lambda: ledger.interest,
+            "equity": lambda: ledger.equity,
+            "cash": lambda: ledger.cash,
+            "gross": lambda: ledger.gross,
+            "turnover": lambda: ledger.notional / ledger.fill_equity,
+            "drawdown": lambda: 1.0 - book.equity / book.peak,
+            "forced_close": lambda: pool(ledger.closed.float()),
+            "kill_switch": lambda: outcome.tripped,
+            "reentry": lambda: outcome.reentered,
+            "chosen": lambda: (chosen != int(Action.HOLD)).sum(-1, keepdim=pooled),
+            "executed": lambda: (ledger.shares != 0.0).sum(-1, keepdim=pooled),
         }
-        info = {name: figure.squeeze(-1) if self.rules.pooled else figure for name, figure in figures.items()}
-        info["chosen"] = (self.chosen != int(Action.HOLD)).sum(-1)
-        info["executed"] = (ledger.shares != 0.0).sum(-1)
-        return info
+        return Figures(named, pooled)
+
+
+class Figures(Mapping[str, Tensor]):
+    """Figures by name, worked out when they are read: most steps are never asked. With `pooled` each is [E, 1] and
+    told as [E]."""
+
+    def __init__(self, named: Mapping[str, Callable[[], Tensor]], pooled: bool = False) -> None:
+        self._named, self._pooled = named, pooled
+
+    def __getitem__(self, name: str) -> Tensor:
+        figure = self._named[name]()
+        return figure.squeeze(-1) if self._pooled else figure
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
 
 
 def _engine(game: Game, choice: Literal["compiled", "plain"]) -> Engine:

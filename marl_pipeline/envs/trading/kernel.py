@@ -130,12 +130,17 @@ class Entries(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """The arrays of `game.View`."""
+    """The arrays of `game.View`. Those of the directive are written where there is a master, `portfolio` where books
+    are pooled."""
 
     caps: Floats
     allowed: Ints
     positions: Singles
     portfolio: Singles
+    risk: Floats
+    cap_share: Floats
+    slots: Floats
+    observed: Singles
 
 
 @_compiled
@@ -199,6 +204,11 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight)
             halt, equity = halts[e, a], equities[e, a]
             cap = _cap(c, halt, m.directives[row, 1])
             sight.caps[e, a] = cap
+            if c.decide_every > 0:
+                sight.risk[e, a], sight.cap_share[e, a] = m.directives[row, 0], m.directives[row, 1]
+                sight.slots[e, a] = _slots(c, m.directives[row, 2])
+                for column in range(m.directives.shape[1]):
+                    sight.observed[e, a, column] = m.directives[row, column]
             gross, paid, squares, largest, held = 0.0, 0.0, 0.0, 0.0, 0
             for n in range(start, stop):
                 value = values[e, n]
