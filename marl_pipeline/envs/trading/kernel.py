@@ -194,21 +194,22 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight)
     accounts, size = s.cash.shape[1], s.shares.shape[1]
     bar, equities, peaks, cashes, halts, turnovers = s.bar, s.equity, s.peak, s.cash, s.halt, s.turnover
     values, invested, duration, idle, trades = s.value, s.invested, s.duration, s.idle, s.trades
+    rows, directives, caps = s.directive, m.directives, sight.caps
     tradable, in_play, log_bars = m.tradable, m.in_play, m.log_bars
     allowed, positions, portfolio = sight.allowed, sight.positions, sight.portfolio
     for e in range(first, last):
         now = bar[e]
         for a in range(accounts):
             start, stop = (0, size) if c.pooled else (a, a + 1)
-            row = s.directive[e, a]
+            row = rows[e, a]
             halt, equity = halts[e, a], equities[e, a]
-            cap = _cap(c, halt, m.directives[row, 1])
-            sight.caps[e, a] = cap
+            cap = _cap(c, halt, directives[row, 1])
+            caps[e, a] = cap
             if c.decide_every > 0:
-                sight.risk[e, a], sight.cap_share[e, a] = m.directives[row, 0], m.directives[row, 1]
-                sight.slots[e, a] = _slots(c, m.directives[row, 2])
-                for column in range(m.directives.shape[1]):
-                    sight.observed[e, a, column] = m.directives[row, column]
+                sight.risk[e, a], sight.cap_share[e, a] = directives[row, 0], directives[row, 1]
+                sight.slots[e, a] = _slots(c, directives[row, 2])
+                for column in range(directives.shape[1]):
+                    sight.observed[e, a, column] = directives[row, column]
             gross, paid, squares, largest, held = 0.0, 0.0, 0.0, 0.0, 0
             for n in range(start, stop):
                 value = values[e, n]
@@ -222,7 +223,7 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight)
             smallest = c.smallest_order * cap * equity
             trading = turnovers[e, a] < c.turnover * (1.0 - c.headroom)
             funded = trading and c.exposure * equity - gross > smallest
-            slot = not c.pooled or held < _slots(c, m.directives[row, 2])
+            slot = not c.pooled or held < _slots(c, directives[row, 2])
             positive = max(equity, 1e-9)
             full = max(positive * cap, 1e-9)
             fallen = np.float32(_clamp((1.0 - equity / peaks[e, a]) * c.drawdown_scale, 0.0, 1.5))
@@ -292,6 +293,26 @@ def step(
     mark_table, fill_table, capacity_table, gone_table = m.mark, m.fill, m.capacity, m.gone
     per_share_table, impact_table, buy_size, sell_size = m.per_share, m.impact, m.buy_size, m.sell_size
     executed = entries.executed
+    directives = m.directives
+    old_directive, old_halt, old_equity, old_cash, old_turnover = s.directive, s.halt, s.equity, s.cash, s.turnover
+    old_alive, old_peak, old_mean, old_square = s.alive, s.peak, s.mean, s.square
+    out_borrow, out_interest, out_notional, out_fill_equity, out_tripped = (
+        entries.borrow,
+        entries.interest,
+        entries.notional,
+        entries.fill_equity,
+        entries.tripped,
+    )
+    out_reentered, out_growth, out_gross = entries.reentered, entries.growth, entries.gross
+    new_cash, new_equity, new_peak, new_halt, new_alive = after.cash, after.equity, after.peak, after.halt, after.alive
+    new_turnover, new_directive, new_last_return, new_last_turnover, new_mean = (
+        after.turnover,
+        after.directive,
+        after.last_return,
+        after.last_turnover,
+        after.mean,
+    )
+    new_square = after.square
     duration, idle = s.duration, s.idle
     out_traded, out_price, out_pnl, out_closed = entries.shares, entries.price, entries.price_pnl, entries.closed
     out_commission, out_slippage, out_paid, out_own = entries.commission, entries.slippage, entries.paid, entries.own
@@ -308,11 +329,11 @@ def step(
         decides = c.decide_every > 0 and s.steps[e] % c.decide_every == 0
         for a in range(accounts):
             start, stop = (0, size) if c.pooled else (a, a + 1)
-            row, halt, before = s.directive[e, a], s.halt[e, a], s.equity[e, a]
-            cap = _cap(c, halt, m.directives[row, 1])
+            row, halt, before = old_directive[e, a], old_halt[e, a], old_equity[e, a]
+            cap = _cap(c, halt, directives[row, 1])
 
             # Orders at the close of t.
-            budget = m.directives[row, 0] * cap * before
+            budget = directives[row, 0] * cap * before
             forced = active and halt == c.liquidating
             least = 1.0 if forced else 0.0
             if c.leveraged:
@@ -325,7 +346,7 @@ def step(
                     least = max(least, excess)
 
             # 1 carry.
-            cash = s.cash[e, a]
+            cash = old_cash[e, a]
             interest = max(cash, 0.0) * (days * c.cash_per_day)
             borrow = max(-cash, 0.0) * (days * c.borrow_per_day)
             cash = cash + interest - borrow
@@ -360,14 +381,14 @@ def step(
                     wanted[n] = min(buy_size[action] * budget / marks[e, n], capacity)
                     opening[n] = wanted[n] > 0.0 and not shares[e, n] > 0.0
                     openings += opening[n]
-            room = max(c.turnover - s.turnover[e, a], 0.0) * equity
+            room = max(c.turnover - old_turnover[e, a], 0.0) * equity
             scale = _clamp(room / max(sale, 1e-300), 0.0, 1.0)
             if forced:
                 scale = max(scale, 1.0)
 
             # 3 buy: slots, cap, then pro rata.
             if c.pooled and openings > 0:
-                free_slots = _slots(c, m.directives[row, 2]) - held
+                free_slots = _slots(c, directives[row, 2]) - held
                 if openings > free_slots:
                     _grant_slots(opening, executed[e], now * c.slot_stride % size, free_slots)
                     for n in range(size):
@@ -392,13 +413,13 @@ def step(
             limit = c.exposure * (1.0 - c.headroom)
             remaining = equity - sale_cost
             fundable = (limit * remaining - (gross - sale)) / max(total + limit * cost, 1e-300)
-            room = (c.turnover - s.turnover[e, a]) * (1.0 - c.headroom) * equity - sale
+            room = (c.turnover - old_turnover[e, a]) * (1.0 - c.headroom) * equity - sale
             scale = _clamp(min(fundable, room / max(total, 1e-300)), 0.0, 1.0)
             most = cap * (1.0 - c.headroom) * (remaining - scale * cost)
 
             # 4 pay, 5 mark.
             start_equity = max(before, c.floor)
-            alive = s.alive[e, a]
+            alive = old_alive[e, a]
             spent, notional, gross_after, holdings = 0.0, 0.0, 0.0, 0.0
             for n in range(start, stop):
                 fill, mark = fill_table[following, n], mark_table[following, n]
@@ -449,7 +470,7 @@ def step(
             flat = holdings == 0.0
             moved = max(halt - 1 + (halt == c.liquidating and not flat), 0)
             reentered = moved == c.cool_down and halt == c.cool_down + 1
-            peak = max(0.0 if reentered else s.peak[e, a], final)
+            peak = max(0.0 if reentered else old_peak[e, a], final)
             tripped = moved <= c.cool_down and final <= peak * (1.0 - c.drawdown) and peak > final
             if tripped:
                 moved = c.liquidating - flat
@@ -457,32 +478,32 @@ def step(
             growth = np.float32(np.log1p(np.float32(max(final, c.floor) / start_equity - 1.0)))
             growth = growth * np.float32(c.reward_scale) if alive else np.float32(0.0)
             alive = alive and final > c.floor
-            entries.borrow[e, a] = borrow
-            entries.interest[e, a] = interest
-            entries.notional[e, a] = notional
-            entries.fill_equity[e, a] = equity
-            entries.tripped[e, a] = tripped
-            entries.reentered[e, a] = reentered
-            entries.growth[e, a] = growth
-            after.cash[e, a] = cash
-            after.equity[e, a] = final
-            after.peak[e, a] = peak
-            after.halt[e, a] = moved if alive else c.liquidating
-            after.alive[e, a] = alive
+            out_borrow[e, a] = borrow
+            out_interest[e, a] = interest
+            out_notional[e, a] = notional
+            out_fill_equity[e, a] = equity
+            out_tripped[e, a] = tripped
+            out_reentered[e, a] = reentered
+            out_growth[e, a] = growth
+            new_cash[e, a] = cash
+            new_equity[e, a] = final
+            new_peak[e, a] = peak
+            new_halt[e, a] = moved if alive else c.liquidating
+            new_alive[e, a] = alive
             if c.counts:
-                after.turnover[e, a] = 0.0 if opens else s.turnover[e, a] + turned
+                new_turnover[e, a] = 0.0 if opens else old_turnover[e, a] + turned
             if decides:
-                after.directive[e, a] = master[e, a]
+                new_directive[e, a] = master[e, a]
             elif c.decide_every > 0:
-                after.directive[e, a] = row
+                new_directive[e, a] = row
             if c.pooled:
-                entries.gross[e, a] = gross_after
+                out_gross[e, a] = gross_after
                 memory = np.float32(c.memory)
                 change = np.float32(final / start_equity - 1.0)
-                after.last_return[e, a] = change
-                after.last_turnover[e, a] = turned
-                after.mean[e, a] = s.mean[e, a] + memory * (change - s.mean[e, a])
-                after.square[e, a] = s.square[e, a] + memory * (change * change - s.square[e, a])
+                new_last_return[e, a] = change
+                new_last_turnover[e, a] = turned
+                new_mean[e, a] = old_mean[e, a] + memory * (change - old_mean[e, a])
+                new_square[e, a] = old_square[e, a] + memory * (change * change - old_square[e, a])
         after.bar[e] = following
         after.steps[e] = s.steps[e] + 1
         look(e, e + 1, c, m, after, sight)
