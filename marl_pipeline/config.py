@@ -185,8 +185,8 @@ class LimitsParams(Section):
 class MarketParams(Section):
     """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year.
 
-    `cpu_step` chooses how a CPU steps the market: `compiled` (fast) or `plain` (tensor operations, as on a GPU). They agree
-    to rounding, not bit for bit, so the choice is a parameter.
+    `cpu_step` chooses how a CPU steps the market: `compiled` (fast) or `plain` (tensor operations, as on a GPU). They
+    agree to rounding, not bit for bit, so the choice is a parameter.
     """
 
     cpu_step: Literal["compiled", "plain"]

@@ -135,8 +135,8 @@ def test_an_action_that_is_none_is_refused_and_nothing_happens() -> None:
     env.reset()
     before = env.book
     for wrong in (7, -1):
+        actions = {"symbols": torch.zeros(2, 9, dtype=torch.int64), "master": torch.zeros(2, 1, dtype=torch.int64)}
+        actions["symbols"][1, 3] = wrong
         with pytest.raises(ValueError, match=r"must be 0\.\.6, found 1 others"):
-            actions = torch.zeros(2, 9, dtype=torch.int64)
-            actions[1, 3] = wrong
-            env.step({"symbols": actions, "master": torch.zeros(2, 1, dtype=torch.int64)})
+            env.step(actions)
     assert env.book is before

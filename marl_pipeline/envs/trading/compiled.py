@@ -80,20 +80,20 @@ class CompiledEngine:
         clock, clock_arrays = _room(2, book.bar.shape, torch.int64)
         marks, mark_arrays = _room(2, accounts, torch.int64)
         (alive,), (alive_array,) = _room(1, accounts, torch.bool)
-        names = ("bar", "steps", "cash", "equity", "peak", "halt", "alive", "shares", "invested", "mark", "value")
-        names += ("duration", "idle")
+        names = ["bar", "steps", "cash", "equity", "peak", "halt", "alive", "shares", "invested", "mark", "value"]
+        names += ["duration", "idle"]
         tensors = [*clock, *means[:3], marks[0], alive, *money, *bars]
         arrays = [*clock_arrays, *mean_arrays[:3], mark_arrays[0], alive_array, *money_arrays, *bar_arrays]
         if game.counts:
             (trades,), (trade_array,) = _room(1, symbols, torch.int32)
-            names += ("turnover", "trades")
+            names += ["turnover", "trades"]
             tensors, arrays = [*tensors, means[3], trades], [*arrays, mean_arrays[3], trade_array]
         if game.decide_every is not None:
-            names += ("directive",)
+            names += ["directive"]
             tensors, arrays = [*tensors, marks[1]], [*arrays, mark_arrays[1]]
         if game.rules.pooled:
             moments, moment_arrays = _room(4, accounts, torch.float32)
-            names += ("mean", "square", "last_return", "last_turnover")
+            names += ["mean", "square", "last_return", "last_turnover"]
             tensors, arrays = [*tensors, *moments], [*arrays, *moment_arrays]
         after = replace(book, **dict(zip(names, tensors, strict=True)))
         return after, old._replace(**dict(zip(names, arrays, strict=True)))
@@ -110,7 +110,11 @@ class CompiledEngine:
         (own,), (own_array,) = _room(1, symbols, torch.float32) if pooled else ((growth,), (growth_array,))
         gross, gross_array = (books[4], book_arrays[4]) if pooled else (after.value, arrays.value)
         ledger = Ledger(
-            *money[:5],
+            shares=money[0],
+            price=money[1],
+            commission=money[2],
+            slippage=money[3],
+            price_pnl=money[4],
             closed=closed,
             paid=money[5],
             borrow=books[0],
@@ -124,7 +128,11 @@ class CompiledEngine:
             value=after.value,
         )
         entries = kernel.Entries(
-            *money_arrays[:5],
+            shares=money_arrays[0],
+            price=money_arrays[1],
+            commission=money_arrays[2],
+            slippage=money_arrays[3],
+            price_pnl=money_arrays[4],
             closed=closed_array,
             paid=money_arrays[5],
             borrow=book_arrays[0],
@@ -156,9 +164,17 @@ class CompiledEngine:
             observed_array = positions_array
             directive = look_up(self.game, book.directive, None if known is None else known.directive)
         view = View(directive, levels[0], allowed, positions, portfolio)
-        return view, kernel.Sight(
-            level_arrays[0], allowed_array, positions_array, portfolio_array, *level_arrays[1:], observed_array
+        sight = kernel.Sight(
+            caps=level_arrays[0],
+            allowed=allowed_array,
+            positions=positions_array,
+            portfolio=portfolio_array,
+            risk=level_arrays[1],
+            cap_share=level_arrays[2],
+            slots=level_arrays[3],
+            observed=observed_array,
         )
+        return view, sight
 
     def _share_out(self, envs: int, work: Callable[[int, int], int | None]) -> list[int]:
         """Runs `work(first, last)` over all environments, each in one piece."""

@@ -7,6 +7,7 @@ Comments name the steps of docs/timeline.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -156,20 +157,20 @@ def _cap(c: Constants, halt: int, share: float) -> float:
 
 @_compiled
 def _slots(c: Constants, share: float) -> float:
-    return max(np.floor(c.open_positions * share + 1e-9), 1.0)
+    return max(math.floor(c.open_positions * share + 1e-9), 1.0)
 
 
 @_compiled
 def _cost_rate(base: float, impact: float, per_share: float, shares: float) -> float:
-    return np.sqrt(min(shares * per_share, 1.0)) * impact + base
+    return math.sqrt(min(shares * per_share, 1.0)) * impact + base
 
 
 @_compiled
-def _log_bars(table: Singles, bars: float) -> float:
+def _log_bars(table: Singles, bars: np.float32) -> np.float32:
     index = int(bars)
     if index < table.size:
-        return table[index]
-    return np.float32(np.log1p(np.float32(bars))) * np.float32(0.2)
+        return np.float32(table[index])
+    return np.float32(np.log1p(bars)) * np.float32(0.2)
 
 
 @_compiled
