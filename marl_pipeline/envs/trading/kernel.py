@@ -221,6 +221,7 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight)
                     squares += value * value
                     largest = max(largest, value)
             blocked = halt > c.cool_down
+            most_trades = c.trades if c.counts else 1 << 31
             smallest = c.smallest_order * cap * equity
             trading = turnovers[e, a] < c.turnover * (1.0 - c.headroom)
             funded = trading and c.exposure * equity - gross > smallest
@@ -232,19 +233,12 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight)
             state = np.float32((0.5 if halt > 0 else 0.0) + (0.5 if blocked else 0.0))
             for n in range(start, stop):
                 value, spent = values[e, n], invested[e, n]
-                free = tradable[now, n] and in_play[n] and not blocked
-                if c.counts:
-                    free = free and trades[e, n] < c.trades
+                # Without branches: who may do what is not predictable, and a wrong guess costs more than the rest.
+                free = tradable[now, n] & in_play[n] & (not blocked) & (trades[e, n] < most_trades)
                 own = value > 0.0
-                buy = free and funded and cap * equity - value > smallest
-                mask = 1
-                if buy and (own or slot):
-                    mask |= c.buys
-                if free and own and trading:
-                    mask |= c.sells
-                if buy and own and value > spent:
-                    mask |= c.add
-                allowed[e, n] = mask
+                buy = free & funded & (cap * equity - value > smallest)
+                mask = c.buys * (buy & (own | slot)) + c.sells * (free & own & trading)
+                allowed[e, n] = mask + c.add * (buy & own & (value > spent)) + 1
                 positions[e, n, 0] = min(value / full, 2.0)
                 positions[e, n, 1] = min(value / positive, 2.0)
                 positions[e, n, 2] = _clamp((value - spent) / max(spent, 1e-12) * 10.0, -5.0, 5.0)
@@ -476,7 +470,7 @@ def step(
             if tripped:
                 moved = c.liquidating - flat
             turned = notional / max(equity, c.floor)
-            growth = np.float32(np.log1p(np.float32(max(final, c.floor) / start_equity - 1.0)))
+            growth = np.float32(math.log(max(final, c.floor) / start_equity))  # as log1p of the float32 return
             growth = growth * np.float32(c.reward_scale) if alive else np.float32(0.0)
             alive = alive and final > c.floor
             out_borrow[e, a] = borrow
