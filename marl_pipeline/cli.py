@@ -26,6 +26,14 @@ data = typer.Typer(no_args_is_help=True, help="Look at market data.")
 app.add_typer(data, name="data")
 env = typer.Typer(no_args_is_help=True, help="Look at the trading simulator: the current data set, or a synthetic one.")
 app.add_typer(env, name="env")
+bench = typer.Typer(no_args_is_help=True, help="Measure how fast this machine is.")
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def bench_() -> None:
+    """A group even with one command."""
+
 
 SUMMARY = Path("reports/rl_validation_summary.json")
 REPORT = Path("reports/rl_validation_summary.html")
@@ -185,6 +193,43 @@ def env_rewards(
     console = Console()
     console.print(reward_table(studies))
     console.print(f"picture: {path}", soft_wrap=True, highlight=False)
+
+
+@bench.command("market")
+def bench_market(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each measurement.")] = 2.0,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ENVSxSYMBOLS", help="Such as 128x143; may be repeated. A scan by default."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Symbol-steps a second of the trading environment, and of its peers where they are installed."""
+    from marl_pipeline.config import load_params
+    from marl_pipeline.envs.trading import bench as market_bench
+
+    params = load_params(_root() / "params.yaml")
+    sizes = [_size(text) for text in size] if size else market_bench.SIZES
+    measured = []
+    for row in market_bench.bench_market(
+        params.market, params.train_master.directives, device=device, sizes=sizes, seconds=seconds
+    ):
+        measured.append(row)
+        print(f"{row.system}: {market_bench.told(row)}", file=sys.stderr, flush=True)
+    if as_json:
+        _print_json(market_bench.as_json(measured))
+        return
+    from rich.console import Console
+
+    Console().print(market_bench.table(measured))
+
+
+def _size(text: str) -> tuple[int, int]:
+    envs, _, symbols = text.partition("x")
+    if not (envs.isdigit() and symbols.isdigit() and int(envs) and int(symbols)):
+        raise UserError(f"--size {text}: must be ENVSxSYMBOLS, such as 128x143")
+    return int(envs), int(symbols)
 
 
 @app.command("open")

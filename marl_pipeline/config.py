@@ -183,8 +183,13 @@ class LimitsParams(Section):
 
 
 class MarketParams(Section):
-    """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year."""
+    """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year.
 
+    `cpu_step` chooses how a CPU steps the market: `compiled` (fast) or `plain` (tensor operations, as on a GPU). They
+    agree to rounding, not bit for bit, so the choice is a parameter.
+    """
+
+    cpu_step: Literal["compiled", "plain"]
     initial_cash: Positive
     entry_sizes: tuple[Fraction, Fraction, Fraction]
     partial_exit: Annotated[float, Field(gt=0.0, lt=1.0)]

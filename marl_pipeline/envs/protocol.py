@@ -68,7 +68,7 @@ class Timestep:
     state: Tensor
     terminated: Tensor
     truncated: Tensor
-    info: dict[str, Tensor]
+    info: Mapping[str, Tensor]
 
     @property
     def done(self) -> Tensor:

@@ -48,7 +48,7 @@ def play(seed: int, mode: Mode, changes: dict[str, Any], envs: int, size: int, b
     for _ in range(bars - 1):
         drawn = torch.multinomial(odds, 1, generator=generator).view(envs, size)
         master = torch.randint(48, (envs, 1), generator=generator)
-        before, caps, slots = env.book, env._caps, env._slots
+        before, caps, slots = env.book, env._view.caps, env._view.directive.slots
         env.step({"symbols": drawn, "master": master})
         check_step(env, before, caps, slots)
 
@@ -65,7 +65,7 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
         assert bool((book.cash >= 0).all()), "cash"
         assert not bool(ledger.borrow.any())
     assert bool((book.shares >= 0).all()), "shares"
-    assert bool((book.equity == book.cash + rules.pool(book.value)).all())
+    assert torch.allclose(book.equity, book.cash + rules.pool(book.value), rtol=1e-12, atol=0.0)
 
     at_fill = book.shares * ledger.price
     equity = ledger.cash + rules.pool(at_fill)

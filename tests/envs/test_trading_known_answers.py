@@ -149,7 +149,7 @@ def test_a_halted_symbol_is_frozen_and_sold_when_it_is_back() -> None:
     env = game(panel(close), market_params(commission_bps_round_trip=0, slippage_bps=0, account_drawdown=1.0))
     play(env, LARGE)
     assert play(env, ALL, ALL) == pytest.approx([100_000, 100_000])  # no fill on the way, marked at the last price
-    assert unpacked(env._allowed)[0, 0].tolist() == [True] + [False] * 6
+    assert unpacked(env._view.allowed)[0, 0].tolist() == [True] + [False] * 6
     assert float(env.book.shares[0, 0]) > 0
     assert play(env, HOLD)[0] == pytest.approx(80_000)
     play(env, ALL)
@@ -189,7 +189,7 @@ def test_a_winner_is_added_to_and_a_loser_is_not() -> None:
     for price, allowed in ((11.0, True), (9.0, False)):
         env = game(panel(column(10, 10, price, price, price)), market_params(**free))
         play(env, Action.BUY_SMALL, HOLD)
-        assert bool(unpacked(env._allowed)[0, 0, int(ADD)]) == allowed
+        assert bool(unpacked(env._view.allowed)[0, 0, int(ADD)]) == allowed
         before = float(env.book.shares[0, 0])
         play(env, ADD)
         expected = 0.25 * equity(env) / price if allowed else 0.0

@@ -131,7 +131,7 @@ class Permissions(NamedTuple):
 
     def packed(self) -> Tensor:
         """[E, N] int64 with byte `a` set to 1 where action `a` is allowed (see `unpacked`); HOLD always is."""
-        return (self.buy.long() * _BUYS) | (self.sell.long() * _SELLS) | (self.add.long() * _ADD) | 1
+        return (self.buy.long() * BUY_BYTES) | (self.sell.long() * SELL_BYTES) | (self.add.long() * ADD_BYTES) | 1
 
 
 def unpacked(packed: Tensor) -> Tensor:
@@ -148,9 +148,9 @@ def _bytes(*actions: Action) -> int:
     return sum(1 << (8 * action) for action in actions)
 
 
-_BUYS = _bytes(Action.BUY_SMALL, Action.BUY_MEDIUM, Action.BUY_LARGE)
-_SELLS = _bytes(Action.SELL_PARTIAL, Action.SELL_ALL)
-_ADD = _bytes(Action.ADD_TO_WINNER)
+BUY_BYTES = _bytes(Action.BUY_SMALL, Action.BUY_MEDIUM, Action.BUY_LARGE)
+SELL_BYTES = _bytes(Action.SELL_PARTIAL, Action.SELL_ALL)
+ADD_BYTES = _bytes(Action.ADD_TO_WINNER)
 
 
 def permissions(

@@ -40,7 +40,8 @@ MEMORY = 1.0 / 32.0
 """Weight of the newest return in the running Sharpe ratio."""
 
 
-def _log_bars(bars: Tensor) -> Tensor:
+def log_bars(bars: Tensor) -> Tensor:
+    """A number of bars on a log scale."""
     return torch.log1p(bars) * 0.2
 
 
@@ -62,8 +63,8 @@ def observe_positions(rules: Rules, book: Book, caps: Tensor) -> Tensor:
         (book.value / (equity * caps).clamp(min=1e-9)).clamp(max=2.0),
         (book.value / equity).clamp(max=2.0),
         (unrealised * 10.0).clamp(-5.0, 5.0),
-        _log_bars(book.duration),
-        _log_bars(book.idle),
+        log_bars(book.duration),
+        log_bars(book.idle),
         _drawdown(rules, book),
         (book.cash / equity).clamp(-1.0, 1.0),
         _halted(rules, book.halt),
