@@ -198,6 +198,9 @@ def env_rewards(
 @bench.command("market")
 def bench_market(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    step: Annotated[
+        Literal["plain", "compiled"] | None, typer.Option(help="How a CPU steps; by default as in params.yaml.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="For each measurement.")] = 2.0,
     size: Annotated[
         list[str] | None,
@@ -210,10 +213,11 @@ def bench_market(
     from marl_pipeline.envs.trading import bench as market_bench
 
     params = load_params(_root() / "params.yaml")
+    market = params.market if step is None else params.market.model_copy(update={"cpu_step": step})
     sizes = [_size(text) for text in size] if size else market_bench.SIZES
     measured = []
     for row in market_bench.bench_market(
-        params.market, params.train_master.directives, device=device, sizes=sizes, seconds=seconds
+        market, params.train_master.directives, device=device, sizes=sizes, seconds=seconds
     ):
         measured.append(row)
         print(f"{row.system}: {market_bench.told(row)}", file=sys.stderr, flush=True)
