@@ -94,11 +94,6 @@ class DataParams(Section):
     end: str | None
     synthetic: SyntheticParams
 
-    @property
-    def bars_per_session(self) -> int:
-        """Bars in a full exchange session, as a bound for look-backs stated in sessions."""
-        return 1 if self.frequency == "1Day" else 7
-
 
 Severity = Literal["ignore", "warn", "mask", "mask_after", "fail"]
 
