@@ -52,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path, engine="pyarrow", partitioning=None)
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ValueError, OSError, NotImplementedError) as error:  # the bases of what pyarrow raises on bad files
         reason = str(error).splitlines()[0][:160]
         raise UserError(
             f"{path}: not a readable parquet file, truncated or corrupt ({reason}); fetch it again"
