@@ -23,6 +23,7 @@ from marl_pipeline.config import FineTuneParams, MarketParams, TrainMasterParams
 from marl_pipeline.data.dataset import BoolArray, Dataset, Embeddings, IntArray, Signals
 from marl_pipeline.data.regime import calmness, liquidity
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.protocol import discrete_actions
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.progress import OnStep
@@ -102,7 +103,7 @@ class World:
         module = SymbolNetwork(
             inputs=SymbolAgents.input_width(self.view, group.observation),
             symbols=group.agents,
-            actions=group.actions,
+            actions=discrete_actions(group),
             hidden=self.symbols_params.hidden,
             actor_gain=self.symbols_params.actor_gain,
             seed=stream_seed(seed, "symbol network"),
@@ -115,9 +116,9 @@ class World:
         )
         group = spec.groups["master"]
         module = MasterNetwork(
-            inputs=MasterAgent.input_width(self.view, group.observation, spec.groups["symbols"].actions),
+            inputs=MasterAgent.input_width(self.view, group.observation, discrete_actions(spec.groups["symbols"])),
             state=spec.state_size,
-            actions=group.actions,
+            actions=discrete_actions(group),
             hidden=self.master_params.hidden,
             actor_gain=self.master_params.actor_gain,
             normalise_values=self.master_params.normalise_values,

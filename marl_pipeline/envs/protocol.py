@@ -17,19 +17,92 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Discrete:
+    """One of `n` choices: an int64 scalar; masked by n flags."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.int64
+
+    @property
+    def mask_width(self) -> int:
+        return self.n
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """K choices at once, of `sizes[k]` each: int64 [K]; masked by the flags of all choices side by side."""
+
+    sizes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.sizes),)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.int64
+
+    @property
+    def mask_width(self) -> int:
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """D numbers in [low, high]: float32 [D]; never masked."""
+
+    size: int
+    low: float
+    high: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    @property
+    def mask_width(self) -> int:
+        return 0
+
+
+ActionSpace = Discrete | MultiDiscrete | Continuous
+
+
+@dataclass(frozen=True)
 class GroupSpec:
-    """Agents with equal spaces.
+    """Agents with equal spaces; agents that differ are groups of their own.
 
     Attributes:
         agents: A.
         observation: field name -> shape of one agent's entry, () for a scalar. Integer fields (bar and symbol
             indices) are references into tables that do not change; the rest are float32.
-        actions: number of discrete actions.
+        actions: what one agent may do.
     """
 
     agents: int
     observation: Mapping[str, tuple[int, ...]]
-    actions: int
+    actions: ActionSpace
+
+
+def discrete_actions(spec: GroupSpec) -> int:
+    """The number of actions of a group that picks one of n.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not isinstance(spec.actions, Discrete):
+        raise ValueError(f"discrete actions are needed, found {spec.actions}")
+    return spec.actions.n
 
 
 @dataclass(frozen=True)
@@ -38,8 +111,11 @@ class GroupStep:
 
     Attributes:
         observation: field -> [E, A, *shape].
-        action_mask: [E, A, actions] bool, True where allowed; at least one is, also for agents that do not act.
+        action_mask: [E, A, actions.mask_width] bool, True where allowed; of every choice at least one is, also for
+            agents that do not act.
         acts: [E, A] bool, whose action the next `step` will use; the action of the others is ignored.
+        present: [E, A] bool, who exists now: neither dead, nor not yet (or no longer) there. Whoever acts is present;
+            one that is present and does not act waits for its clock. What an absent agent observes means nothing.
         reward: [E, A] float32 earned by the last step; 0 after a reset.
         discount: [E, A] float32 in [0, 1]: the factor of this transition's future, besides the learner's gamma.
             0 where the agent's future ended with this step (termination, death).
@@ -48,6 +124,7 @@ class GroupStep:
     observation: dict[str, Tensor]
     action_mask: Tensor
     acts: Tensor
+    present: Tensor
     reward: Tensor
     discount: Tensor
 
@@ -59,6 +136,8 @@ class Timestep:
     Attributes:
         groups: one entry per group of `Environment.groups`.
         state: [E, S] float32, what a central critic may see; S may be 0.
+        team_reward: [E] float32, what the last step earned the team as a whole: the reward of learners that factor one
+            value over all agents.
         terminated: [E] bool, the episode ended in a state without a future.
         truncated: [E] bool, the episode was cut; its last state still has a value.
         info: figures of the step, [E] or [E, A] each, for logs; never an input of a policy.
@@ -66,6 +145,7 @@ class Timestep:
 
     groups: dict[str, GroupStep]
     state: Tensor
+    team_reward: Tensor
     terminated: Tensor
     truncated: Tensor
     info: Mapping[str, Tensor]
@@ -100,7 +180,7 @@ class Environment(Protocol):
         ...
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
-        """Advances every copy by one step. `actions` holds one [E, A] int64 tensor per group."""
+        """Advances every copy by one step. `actions` holds one [E, A, *actions.shape] tensor per group."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

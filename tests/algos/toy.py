@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos.rollout import decide_from
 from marl_pipeline.algos.value_norm import ValueNorm
-from marl_pipeline.envs.protocol import GroupSpec, GroupStep, Timestep
+from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
 
 EPISODE = 8
 
@@ -24,8 +24,8 @@ class Colours:
     def __init__(self, num_envs: int, seed: int) -> None:
         self.num_envs, self.device, self.state_size = num_envs, torch.device("cpu"), 1
         self.groups = {
-            "workers": GroupSpec(2, {"colour": (3,)}, 4),
-            "boss": GroupSpec(1, {"clock": (1,)}, 2),
+            "workers": GroupSpec(2, {"colour": (3,)}, Discrete(4)),
+            "boss": GroupSpec(1, {"clock": (1,)}, Discrete(2)),
         }
         self._generator = torch.Generator().manual_seed(seed)
         self._step = torch.zeros(num_envs, dtype=torch.int64)
@@ -55,6 +55,7 @@ class Colours:
                     {"colour": nn.functional.one_hot(self._colour, 3).float()},
                     (torch.arange(4) < 3).expand(e, 2, 4),
                     ones(e, 2, dtype=torch.bool),
+                    ones(e, 2, dtype=torch.bool),
                     worker_reward,
                     ones(e, 2),
                 ),
@@ -62,11 +63,13 @@ class Colours:
                     {"clock": clock},
                     ones(e, 1, 2, dtype=torch.bool),
                     (self._step % 2 == 0).unsqueeze(-1),
+                    ones(e, 1, dtype=torch.bool),
                     boss_reward,
                     ones(e, 1),
                 ),
             },
             state=self._step.float().unsqueeze(-1) / EPISODE,
+            team_reward=worker_reward.sum(-1) + boss_reward.sum(-1),
             terminated=torch.zeros(e, dtype=torch.bool),
             truncated=self._step >= EPISODE,
             info={},

@@ -63,11 +63,14 @@ def check_timestep(env: Environment, step: Timestep, *, after_reset: bool) -> No
             assert value.shape == (envs, agents, *shape), (name, field, value.shape)
             assert value.dtype in (torch.float32, torch.int64), (name, field)
             assert bool(torch.isfinite(value).all()), (name, field)
-        assert group.action_mask.shape == (envs, agents, spec.actions)
+        assert group.action_mask.shape == (envs, agents, spec.actions.mask_width)
         assert group.action_mask.dtype == torch.bool
         assert bool(group.action_mask.any(-1).all()), f"an agent of {name} has no allowed action"
         assert group.acts.shape == (envs, agents)
         assert group.acts.dtype == torch.bool
+        assert group.present.shape == (envs, agents)
+        assert group.present.dtype == torch.bool
+        assert not bool((group.acts & ~group.present).any()), f"an absent agent of {name} acts"
         assert group.reward.shape == group.discount.shape == (envs, agents)
         assert group.reward.dtype == group.discount.dtype == torch.float32
         assert bool(torch.isfinite(group.reward).all())
@@ -77,6 +80,8 @@ def check_timestep(env: Environment, step: Timestep, *, after_reset: bool) -> No
         assert not bool(group.discount[step.terminated].any()), "a terminated episode has no future"
     assert step.state.shape == (envs, env.state_size)
     assert step.state.dtype == torch.float32
+    assert step.team_reward.shape == (envs,)
+    assert step.team_reward.dtype == torch.float32
     for flag in (step.terminated, step.truncated):
         assert flag.shape == (envs,)
         assert flag.dtype == torch.bool
@@ -101,10 +106,16 @@ def check_partial_reset(env: Environment, step: Timestep) -> Timestep:
 
 def tensors_of(step: Timestep) -> dict[str, Tensor]:
     """All tensors of a timestep by name."""
-    flat = {"state": step.state, "terminated": step.terminated, "truncated": step.truncated}
+    flat = {
+        "state": step.state,
+        "team_reward": step.team_reward,
+        "terminated": step.terminated,
+        "truncated": step.truncated,
+    }
     for name, group in step.groups.items():
         flat |= {f"{name}.{field}": value for field, value in group.observation.items()}
         flat |= {f"{name}.mask": group.action_mask, f"{name}.acts": group.acts}
+        flat |= {f"{name}.present": group.present}
         flat |= {f"{name}.reward": group.reward, f"{name}.discount": group.discount}
     return flat
 

@@ -91,7 +91,7 @@ def test_a_preset_changes_what_is_paid_and_not_a_bit_of_the_market(mode: Mode, p
 
 
 def without_rewards(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(".reward")}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("reward")}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

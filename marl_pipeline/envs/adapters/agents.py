@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
+from marl_pipeline.envs.protocol import discrete_actions
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class NamedAgents:
             for index in range(spec.agents)
         }
         self.names = tuple(self._place)
-        self.actions = {name: self._environment.groups[group].actions for name, (group, _) in self._place.items()}
+        self.actions = {
+            name: discrete_actions(self._environment.groups[group]) for name, (group, _) in self._place.items()
+        }
         self.state_size = self._environment.state_size
         self.width = {name: len(view.row) for name, view in self.reset().items()}
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
-from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.protocol import Timestep, discrete_actions
 
 Others = Callable[[Timestep], Mapping[str, Tensor]]
 """Decides for the groups that the library does not see: one [E, A] int64 tensor each."""
@@ -78,7 +78,7 @@ class Rows:
             raise ValueError(f"who decides for {sorted(set(environment.groups) - {group})}? give `others`")
         spec = environment.groups[group]
         self.environment, self.group = environment, group
-        self.actions, self.agents = spec.actions, spec.agents
+        self.actions, self.agents = discrete_actions(spec), spec.agents
         self.count = environment.num_envs * spec.agents
         self._timestep: Timestep = environment.reset()
         self._gone: Tensor = torch.zeros_like(self._timestep.groups[group].acts)

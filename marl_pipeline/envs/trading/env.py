@@ -16,7 +16,7 @@ from torch import Tensor
 
 from marl_pipeline.config import DirectivesParams, MarketParams
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.protocol import GroupSpec, GroupStep, Timestep
+from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
 from marl_pipeline.envs.trading.accounts import Ledger
 from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.book import Book
@@ -152,12 +152,14 @@ class TradingEnv:
             "symbols": GroupSpec(
                 self.market.size,
                 {"bar": (), "symbol": (), "position": (len(POSITION_FIELDS),), "directive": directive},
-                len(ACTIONS),
+                Discrete(len(ACTIONS)),
             )
         }
         if self._decide_every is not None:
             groups["master"] = GroupSpec(
-                1, {"bar": (), "portfolio": (len(PORTFOLIO_FIELDS),), "directive": directive}, DIRECTIVE_ACTIONS
+                1,
+                {"bar": (), "portfolio": (len(PORTFOLIO_FIELDS),), "directive": directive},
+                Discrete(DIRECTIVE_ACTIONS),
             )
         return groups
 
@@ -247,6 +249,7 @@ class TradingEnv:
                 },
                 action_mask=unpacked(view.allowed),
                 acts=alive & self.game.in_play,
+                present=alive & self.game.in_play,
                 reward=own,
                 discount=discount.expand(-1, size),
             )
@@ -259,11 +262,12 @@ class TradingEnv:
                     observation={"bar": bar, "portfolio": view.portfolio, "directive": observed},
                     action_mask=self._all_directives,
                     acts=self._master_acts(book) & book.alive,
+                    present=book.alive,
                     reward=overall,
                     discount=discount,
                 )
         terminated, truncated = self._done
-        return Timestep(groups, state, terminated, truncated, self._info(outcome))
+        return Timestep(groups, state, overall.sum(-1), terminated, truncated, self._info(outcome))
 
     def _nothing(self) -> Paid:
         none = torch.zeros(self.num_envs, self.market.size, device=self.device)

@@ -59,8 +59,12 @@ class Mortal(Colours):
         step = super()._timestep(worker_reward, boss_reward)
         dead = torch.stack([torch.zeros_like(self._step, dtype=torch.bool), self._step >= 3], -1)
         workers = step.groups["workers"]
-        mortal = GroupStep(workers.observation, workers.action_mask, ~dead, workers.reward * ~dead, (~dead).float())
-        return Timestep({**step.groups, "workers": mortal}, step.state, step.terminated, step.truncated, {})
+        mortal = GroupStep(
+            workers.observation, workers.action_mask, ~dead, ~dead, workers.reward * ~dead, (~dead).float()
+        )
+        return Timestep(
+            {**step.groups, "workers": mortal}, step.state, step.team_reward, step.terminated, step.truncated, {}
+        )
 
 
 def hold_directive(timestep: Timestep) -> dict[str, Tensor]:

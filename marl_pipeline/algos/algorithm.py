@@ -1,0 +1,74 @@
+"""The two roles of learning: a policy acts, an algorithm improves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from marl_pipeline.envs.protocol import Timestep
+
+Memory = dict[str, Tensor]
+"""What a recurrent policy remembers: group -> [E, A, H]; empty for a policy without memory."""
+
+
+class Policy(Protocol):
+    """Decides for every group of an environment."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All weights; its `state_dict` is what a saved policy holds."""
+        ...
+
+    def start(self, num_envs: int) -> Memory:
+        """The memory at the start of an episode: zeros."""
+        ...
+
+    def act(
+        self, timestep: Timestep, memory: Memory, generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], Memory]:
+        """One action per agent, [E, A, *shape] by group, and the memory after having seen this timestep.
+
+        Explores as training does with `generator`; decides greedily (the mode) without one. The caller forgets the
+        memory of copies that start a new episode (`forget`).
+        """
+        ...
+
+
+def forget(memory: Memory, where: Tensor) -> Memory:
+    """The memory with the copies of the [E] mask back at the start."""
+    return {group: kept.masked_fill(where[:, None, None], 0.0) for group, kept in memory.items()}
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What one turn of an algorithm did.
+
+    Attributes:
+        steps: environment steps taken, summed over the copies.
+        metrics: figures of the turn by name; names use the field's terms.
+    """
+
+    steps: int
+    metrics: Mapping[str, float]
+
+
+class Algorithm(Protocol):
+    """One learner bound to one training environment: collects experience of its own and learns from it."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    def advance(self) -> Advance:
+        """Collects the next piece of experience and makes the updates that go with it."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs to end in the same bytes: weights, targets, optimizers, replay, random
+        generators, environment, memory and counters."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...

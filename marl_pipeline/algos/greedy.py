@@ -1,0 +1,29 @@
+"""What a policy earns when it no longer explores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.algos.algorithm import Policy, forget
+from marl_pipeline.envs.protocol import Environment
+
+
+@torch.no_grad()
+def greedy_returns(environment: Environment, policy: Policy) -> Tensor:
+    """[E] undiscounted return of one episode in every copy, summed over the agents of all groups."""
+    timestep = environment.reset()
+    memory = policy.start(environment.num_envs)
+    total = torch.zeros(environment.num_envs, device=environment.device)
+    playing = torch.ones(environment.num_envs, dtype=torch.bool, device=environment.device)
+    while bool(playing.any()):
+        actions, memory = policy.act(timestep, memory, None)
+        timestep = environment.step(actions)
+        earned = torch.stack([step.reward.sum(-1) for step in timestep.groups.values()]).sum(0)
+        total += torch.where(playing, earned, 0.0)
+        done = timestep.done
+        playing = playing & ~done
+        if bool(done.any()):
+            timestep = environment.reset(done)
+            memory = forget(memory, done)
+    return total

@@ -1,0 +1,36 @@
+"""Numbers that change over a run: learning rates, exploration, importance exponents."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from marl_pipeline.config import Fraction, Section
+
+
+class Schedule(Section):
+    """From `start` to `end` over the first `share` of the run, then `end`.
+
+    `constant` stays at `start`, whatever `end` says must equal it; `cosine` is half a cosine (Loshchilov & Hutter 2017,
+    without restarts).
+    """
+
+    kind: Literal["constant", "linear", "cosine"]
+    start: float
+    end: float
+    share: Fraction = Field(gt=0.0)
+
+    @model_validator(mode="after")
+    def _constant_is_constant(self) -> Self:
+        if self.kind == "constant" and self.start != self.end:
+            raise ValueError(f"a constant schedule starts at {self.start} and ends at {self.end}")
+        return self
+
+    def at(self, progress: float) -> float:
+        """The value when `progress` of the run's timesteps, in [0, 1], are done."""
+        done = min(progress / self.share, 1.0)
+        if self.kind == "cosine":
+            done = (1.0 - math.cos(math.pi * done)) / 2.0
+        return self.start + (self.end - self.start) * done

@@ -1,0 +1,1 @@
+"""Particle worlds (Lowe et al. 2017) in batched tensors."""
