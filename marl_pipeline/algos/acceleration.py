@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 
@@ -29,5 +29,4 @@ class Acceleration(Section):
         """The function, or what `torch.compile` makes of it."""
         if not self.compile:
             return function
-        optimised: Function = torch.compile(function, dynamic=False)
-        return optimised
+        return cast(Function, torch.compile(function, dynamic=False))
