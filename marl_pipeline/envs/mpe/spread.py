@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.envs.protocol import Continuous, Discrete, GroupSpec, GroupStep, Timestep
+from marl_pipeline.errors import UserError
 
 DT = 0.1
 DAMPING = 0.25
@@ -44,6 +45,11 @@ class SimpleSpread:
         local_ratio: float = 0.5,
         continuous: bool = False,
     ) -> None:
+        if agents < 1 or episode < 1 or not 0.0 <= local_ratio <= 1.0:
+            raise UserError(
+                "mpe/simple_spread: at least 1 agent, 1 step and a local ratio in [0, 1] are needed, found "
+                f"agents={agents}, episode={episode}, local_ratio={local_ratio}"
+            )
         self.num_envs = num_envs
         self.device = torch.device(device)
         width = 2 * MESSAGE + 2 * agents + (2 + MESSAGE) * (agents - 1)
