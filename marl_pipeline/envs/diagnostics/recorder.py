@@ -54,8 +54,8 @@ def record_episodes(
     about = _about(environment, name, seed, source)
     table = {column: values[order] for column, values in columns.items()}
     table["timestamp"] = timestamps[table["bar"]]
-    named = {column: pd.Categorical.from_codes(table[column], names) for column, names in NAMES.items()}
-    named["symbol"] = pd.Categorical.from_codes(table["symbol"], environment.market.symbols)
+    texts = {**NAMES, "symbol": environment.market.symbols}
+    named = {column: pd.Categorical.from_codes(table[column], pd.Index(names)) for column, names in texts.items()}
     return Episodes(about, typed(pd.DataFrame(table | named), about, "recorder"))
 
 
