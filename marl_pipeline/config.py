@@ -181,10 +181,12 @@ class MarketParams(Section):
     """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year.
 
     `cpu_step` chooses how a CPU steps the market: `compiled` (fast) or `plain` (tensor operations, as on a GPU). They
-    agree to rounding, not bit for bit, so the choice is a parameter.
+    agree to rounding, not bit for bit, so the choice is a parameter. With `allow_short` the sell actions also open
+    short positions.
     """
 
     cpu_step: Literal["compiled", "plain"]
+    allow_short: bool
     initial_cash: Positive
     entry_sizes: tuple[Fraction, Fraction, Fraction]
     partial_exit: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -200,6 +202,12 @@ class MarketParams(Section):
     master_reward: Literal["net", "risk_adjusted"]
     reward_scale: Positive
     limits: LimitsParams
+
+    @model_validator(mode="after")
+    def _shaped_rewards_are_for_long_trades(self) -> Self:
+        if self.allow_short and self.reward != "net":
+            raise ValueError(f"allow_short needs reward net: {self.reward} shapes long trades only")
+        return self
 
 
 class DirectivesParams(Section):
