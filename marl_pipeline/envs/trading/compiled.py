@@ -20,8 +20,8 @@ from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
-from marl_pipeline.envs.trading.kernel.look import look
-from marl_pipeline.envs.trading.kernel.step import step
+from marl_pipeline.envs.trading.kernel.look import Standing, look
+from marl_pipeline.envs.trading.kernel.step import Rows, step
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -54,11 +54,12 @@ class CompiledEngine:
         outcome, entries = self._outcome(after, after_arrays)
         seen, sight = self._sight(after, view)
         directives = after_arrays.directive if master is None else _array(master)
+        room = (self.game.market.size, self.game.accounts)
         played = (before, _seen(view), _array(chosen), directives, after_arrays, entries)
 
         def work(first: int, last: int) -> int:
-            invalid = step(first, last, self._constants, self._tables, *played)
-            look(first, last, self._constants, self._tables, after_arrays, sight)
+            invalid = step(first, last, self._constants, self._tables, *played, Rows.empty(*room))
+            look(first, last, self._constants, self._tables, after_arrays, sight, Standing.empty(room[0]))
             return invalid
 
         invalid = sum(self._share_out(book.bar.shape[0], work))
@@ -73,7 +74,7 @@ class CompiledEngine:
         state = self._state(book)
 
         def work(first: int, last: int) -> int:
-            look(first, last, self._constants, self._tables, state, sight)
+            look(first, last, self._constants, self._tables, state, sight, Standing.empty(self.game.market.size))
             return 0
 
         self._share_out(book.bar.shape[0], work)

@@ -23,8 +23,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Compiles on first use and caches beside the source."""
-    # error_model numpy: 1 / 0 is inf, as in the tensor code; no fastmath: operations keep their order.
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    # error_model numpy: 1 / 0 is inf, as in the tensor code; no fastmath: operations keep their order. Without numba's
+    # runtime nothing is allocated in here, and no array is counted when it is passed on or cut into rows.
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function))
 
 
 class Constants(NamedTuple):

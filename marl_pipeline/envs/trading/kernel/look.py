@@ -34,21 +34,9 @@ class Standing(NamedTuple):
     liquid: Singles
     state: Singles
 
-
-@compiled
-def _standing(size: int) -> Standing:
-    return Standing(
-        np.empty(size, np.bool_),
-        np.empty(size, np.bool_),
-        np.empty(size, np.bool_),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size),
-        np.empty(size, np.float32),
-        np.empty(size, np.float32),
-        np.empty(size, np.float32),
-    )
+    @classmethod
+    def empty(cls, size: int) -> Standing:
+        return cls(*np.empty((3, size), np.bool_), *np.empty((4, size)), *np.empty((3, size), np.float32))
 
 
 @compiled
@@ -85,16 +73,15 @@ def _judge_account(e: int, a: int, first: int, last: int, gross: float, held: in
     trading = (not blocked) and s.turnover[e, a] < c.turnover * (1.0 - c.headroom)
     smallest = c.smallest_order * cap * equity
     positive = max(equity, 1e-9)
-    t.trading[first:last] = trading
-    t.funded[first:last] = trading and c.exposure * equity - gross > smallest
-    t.slot[first:last] = not c.pooled or held < _slots(c, m.directives[row, 2])
-    t.most[first:last] = cap * equity
-    t.smallest[first:last] = smallest
-    t.full[first:last] = max(positive * cap, 1e-9)
-    t.equity[first:last] = positive
-    t.fallen[first:last] = _clamp((1.0 - equity / s.peak[e, a]) * c.drawdown_scale, 0.0, 1.5)
-    t.liquid[first:last] = _clamp(s.cash[e, a] / positive, -1.0, 2.0)
-    t.state[first:last] = (0.5 if halt > 0 else 0.0) + (0.5 if blocked else 0.0)
+    trading_and_funded = trading and c.exposure * equity - gross > smallest
+    slot = not c.pooled or held < _slots(c, m.directives[row, 2])
+    fallen = np.float32(_clamp((1.0 - equity / s.peak[e, a]) * c.drawdown_scale, 0.0, 1.5))
+    liquid = np.float32(_clamp(s.cash[e, a] / positive, -1.0, 2.0))
+    state = np.float32((0.5 if halt > 0 else 0.0) + (0.5 if blocked else 0.0))
+    for n in range(first, last):
+        t.trading[n], t.funded[n], t.slot[n] = trading, trading_and_funded, slot
+        t.most[n], t.smallest[n], t.full[n], t.equity[n] = cap * equity, smallest, max(positive * cap, 1e-9), positive
+        t.fallen[n], t.liquid[n], t.state[n] = fallen, liquid, state
 
 
 @compiled
@@ -158,10 +145,9 @@ def _observe_portfolio(e: int, gross: float, held: int, c: Constants, s: State, 
 
 
 @compiled
-def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight) -> None:
+def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, t: Standing) -> None:
     """Writes the view of the books `s` of environments `first` .. `last` - 1."""
     accounts, size = s.cash.shape[1], s.shares.shape[1]
-    t = _standing(size)
     for e in range(first, last):
         value = s.value[e]
         if c.pooled:
@@ -178,7 +164,8 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight)
             row = s.directive[e, 0]
             sight.risk[e, 0], sight.cap_share[e, 0] = m.directives[row, 0], m.directives[row, 1]
             sight.slots[e, 0] = _slots(c, m.directives[row, 2])
-            sight.observed[e, 0] = m.directives[row]
+            for column in range(m.directives.shape[1]):
+                sight.observed[e, 0, column] = m.directives[row, column]
         now, invested = s.bar[e], s.invested[e]
         _permit(c, m.tradable[now], m.in_play, s.trades[e], value, invested, sight.allowed[e], t)
         _observe(m.log_bars, value, invested, s.duration[e], s.idle[e], sight.positions[e], t)

@@ -49,34 +49,13 @@ class Rows(NamedTuple):
     most: Floats  # [A]
     sums: Floats  # [5, A]
     spread: Floats  # [5, N]
+    nothing: Floats  # zeros
 
-
-@compiled
-def _rows(size: int, accounts: int) -> Rows:
-    symbols, books = np.empty((12, size)), np.empty((6, accounts))
-    return Rows(
-        symbols[0],
-        symbols[1],
-        symbols[2],
-        symbols[3],
-        symbols[4],
-        symbols[5],
-        symbols[6],
-        symbols[7],
-        symbols[8],
-        symbols[9],
-        symbols[10],
-        symbols[11],
-        np.empty(size, np.bool_),
-        books[0],
-        books[1],
-        books[2],
-        books[3],
-        books[4],
-        books[5],
-        np.empty((5, accounts)),
-        np.empty((5, size)),
-    )
+    @classmethod
+    def empty(cls, size: int, accounts: int) -> Rows:
+        symbols, books = np.empty((12, size)), np.empty((6, accounts))
+        sums, spread = np.empty((5, accounts)), np.empty((5, size))
+        return cls(*symbols, np.empty(size, np.bool_), *books, sums, spread, np.zeros(size))
 
 
 @compiled
@@ -107,7 +86,8 @@ def _pool(pooled: bool, values: Floats, room: Floats) -> Floats:
 def _spread(pooled: bool, values: Floats, room: Floats) -> Floats:
     """[A] to [N]."""
     if pooled:
-        room[:] = values[0]
+        for n in range(room.size):
+            room[n] = values[0]
         return room
     return values
 
@@ -442,21 +422,20 @@ def step(
     master: Ints,
     after: State,
     entries: Entries,
+    w: Rows,
 ) -> int:
     """Plays environments `first` .. `last` - 1 by one bar, from the books `s` of which `seen` is the view.
 
     Returns:
         How many of the chosen actions are none of the seven (they are played as HOLD; the caller raises).
     """
-    w = _rows(s.shares.shape[1], s.cash.shape[1])
-    nothing = np.zeros(s.shares.shape[1])
     invalid = 0
     for e in range(first, last):
         now, end = s.bar[e], s.end[e]
         active = now < end
         following = min(now + 1, end)
         shares, caps, turnover = s.shares[e], seen.caps[e], s.turnover[e]
-        fill, capacity = m.fill[following], m.capacity[now] if active else nothing
+        fill, capacity = m.fill[following], m.capacity[now] if active else w.nothing
         impact, per_share = m.impact[now], m.per_share[now]
         executed, equity, traded = entries.executed[e], entries.fill_equity[e], entries.shares[e]
 
