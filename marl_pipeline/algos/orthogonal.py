@@ -1,5 +1,5 @@
-"""Layers over the agents of a group with the initialisation that on-policy learners are sensitive to: orthogonal weights, no
-bias (Yu et al. 2022, table 7). A layer has `copies` sets of weights: 1 that all agents share, or A, one for each.
+"""Layers over the agents of a group, with the orthogonal weights that on-policy learners are sensitive to (Yu et al.
+2022, table 7). A layer has `copies` sets of weights: 1 that all agents share, or A, one for each.
 """
 
 from __future__ import annotations
