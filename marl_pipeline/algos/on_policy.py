@@ -14,6 +14,7 @@ from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.mappo import MAPPO, MAPPOSettings
 from marl_pipeline.algos.ppo import PPO, PPOSettings
 from marl_pipeline.algos.rollout import Collector, Decision
+from marl_pipeline.algos.utilisation import Utilisation, utilisation
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.shared_reward import SharedReward
 from marl_pipeline.seeding import stream
@@ -73,6 +74,19 @@ class OnPolicy:
         taken = self.settings.horizon * self._collector.environment.num_envs
         self._steps += taken
         return Advance(taken, metrics)
+
+    def utilisation(self, rounds: int = 5) -> Utilisation:
+        """Of the updates on one rollout, which change the weights: for measurements, not in the midst of a run.
+
+        Without a `target_kl`, so that every update does the same work.
+        """
+        experience = self._collector.collect(self.settings.horizon)
+
+        def update() -> None:
+            for name, learner in self.learners.items():
+                learner.update(experience[name], self._minibatches)
+
+        return utilisation(update, device=self._collector.environment.device, rounds=rounds)
 
     def state_dict(self) -> dict[str, Any]:
         return {
