@@ -177,14 +177,48 @@ class LimitsParams(Section):
     reentry_scale: Fraction
 
 
+class GuideWeightsParams(Section):
+    """Weights of the seven components, in the order of `envs.trading.reward.COMPONENTS`. Rewards are paid in units in
+    which the P&L counts as in `net`, so that its weight must not be 0."""
+
+    pnl: Positive
+    cost: NonNegative
+    timing: NonNegative
+    sharpe: NonNegative
+    drawdown: NonNegative
+    utilisation: NonNegative
+    diversification: NonNegative
+
+
+class GuideParams(Section):
+    """Coefficients of the preset `guide_v3_2` (see `envs.trading.reward.RewardConfig`)."""
+
+    weights: GuideWeightsParams
+    unrealized_pnl_weight: NonNegative
+    entry_multipliers: tuple[NonNegative, NonNegative, NonNegative]
+    add_to_winner_multiplier: NonNegative
+    confident_gain: Positive
+    exit_multipliers: tuple[NonNegative, NonNegative, NonNegative]
+    hold_winning: float
+    hold_losing: float
+    drawdown_limit: Fraction
+    drawdown_multiplier: NonNegative
+    utilisation_per_bar: float
+    diversity_bonus: NonNegative
+    repeat_penalty: NonNegative
+    memory: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class MarketParams(Section):
     """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year.
 
     `cpu_step` chooses how a CPU steps the market: `compiled` (fast) or `plain` (tensor operations, as on a GPU). They
-    agree to rounding, not bit for bit, so the choice is a parameter.
+    agree to rounding, not bit for bit, so the choice is a parameter. With `allow_short` the sell actions also open
+    short positions.
     """
 
     cpu_step: Literal["compiled", "plain"]
+    allow_short: bool
     initial_cash: Positive
     entry_sizes: tuple[Fraction, Fraction, Fraction]
     partial_exit: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -199,7 +233,14 @@ class MarketParams(Section):
     reward: Literal["net", "guide_v3_2", "net_shaped"]
     master_reward: Literal["net", "risk_adjusted"]
     reward_scale: Positive
+    guide: GuideParams
     limits: LimitsParams
+
+    @model_validator(mode="after")
+    def _shaped_rewards_are_for_long_trades(self) -> Self:
+        if self.allow_short and self.reward != "net":
+            raise ValueError(f"allow_short needs reward net: {self.reward} shapes long trades only")
+        return self
 
 
 class DirectivesParams(Section):

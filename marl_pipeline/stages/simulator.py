@@ -1,18 +1,23 @@
-"""The market behind `marl env`, the current data set or else the synthetic one, and the tables it prints."""
+"""The market behind `marl env`, the current data set or else the synthetic one; what is played on it, and the tables
+that are printed.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich.table import Table
 
 from marl_pipeline.config import MarketParams, Params
+from marl_pipeline.data.dataset import TimeArray
 from marl_pipeline.data.panel import build_panel
 from marl_pipeline.data.sources import synthetic_from
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.diagnostics.reward_study import RewardStudy
-from marl_pipeline.envs.diagnostics.smoke import SmokeResult
+from marl_pipeline.envs.diagnostics.reward_study import RewardStudy, picture, study_policies
+from marl_pipeline.envs.diagnostics.smoke import SmokeResult, smoke
+from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.stages.store.dataset import load_dataset
 from marl_pipeline.stages.store.paths import DATASET
@@ -20,10 +25,11 @@ from marl_pipeline.stages.store.paths import DATASET
 
 @dataclass(frozen=True)
 class Simulator:
-    """A market, all of its bars, and what it was made of."""
+    """A market, all of its bars, when each began, and what it was made of."""
 
     market: Market
     span: Span
+    timestamps: TimeArray
     source: str
 
 
@@ -37,7 +43,37 @@ def simulator(root: Path, params: Params, market: MarketParams) -> Simulator:
         panel = build_panel(bars, frequency=data.frequency, calendar=data.calendar, adjustment=data.adjustment)
         source = "synthetic"
     built = Market.from_panel(panel, market)
-    return Simulator(built, Span(0, built.bars), source)
+    return Simulator(built, Span(0, built.bars), panel.timestamps, source)
+
+
+def shake(root: Path, params: Params, *, steps: int, seed: int) -> tuple[list[SmokeResult], str]:
+    """Random steps in every mode, and the source of the market they were played on."""
+    world, market, directives = simulator(root, params, params.market), params.market, params.train_master.directives
+    results = [
+        smoke(world.market, market, directives, mode, span=world.span, steps=steps, seed=seed)
+        for mode in get_args(Mode)
+    ]
+    return results, world.source
+
+
+def study(
+    root: Path, params: Params, *, mode: Mode, episodes: int, seed: int, out: Path
+) -> tuple[tuple[RewardStudy, ...], str]:
+    """What `params.market.reward` pays plain policies, drawn into `out`, and the source of the market."""
+    world = simulator(root, params, params.market)
+    studies = study_policies(
+        world.market,
+        params.market,
+        params.train_master.directives,
+        mode=mode,
+        span=world.span,
+        gamma=params.train_symbol_agents.ppo.gamma,
+        episodes=episodes,
+        seed=seed,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(picture(studies))
+    return studies, world.source
 
 
 def smoke_table(results: list[SmokeResult], source: str) -> Table:

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
 from marl_pipeline.envs.trading.accounts import Ledger
 from marl_pipeline.envs.trading.compiled import CompiledEngine
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.stepping import TensorEngine
-from tests.envs.conformance import assert_equal, check_environment, tensors_of
 from tests.envs.markets import hostile, market_params
-from tests.envs.test_trading_reference import COSTLY, MARGIN, NERVOUS, STRICT
+from tests.envs.test_trading_reference import COSTLY, MARGIN, NERVOUS, SHORT, STRICT
 
 FREE = {"commission_bps_round_trip": 0.0, "slippage_bps": 0.0, "impact": 0.0, "open_positions": 4}
 CHANGES: dict[str, dict[str, Any]] = {
@@ -29,6 +29,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "margin": MARGIN,
     "costly": COSTLY,
     "free": FREE,
+    "short": SHORT,
+    "short strict": SHORT | STRICT,
+    "short nervous": SHORT | NERVOUS,
+    "short margin": SHORT | MARGIN,
+    "short costly": SHORT | COSTLY,
 }
 
 
@@ -59,7 +64,7 @@ def compare(seed: int, mode: Mode, changes: dict[str, Any], episodes: int = 1, *
     assert isinstance(compiled._engine, CompiledEngine)
     assert isinstance(plain._engine, TensorEngine)
     generator = torch.Generator().manual_seed(seed)
-    shape, weights = (compiled.num_envs, 9), torch.tensor([0.2, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1])
+    shape, weights = (compiled.num_envs, 9), torch.tensor([0.2, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1])
     for _ in range(episodes):
         step = compiled.reset()
         for _ in range(16):
@@ -127,7 +132,7 @@ def test_threads_change_no_bit(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> N
             steps.append(tensors_of(step) | env.book.tensors())
         finally:
             torch.set_num_threads(threads)
-    assert_equal(*steps)
+    check_equal(*steps, "threads change the step")
 
 
 def test_an_action_that_is_none_is_refused_and_nothing_happens() -> None:

@@ -1,0 +1,111 @@
+"""`marl env`: play the trading simulator, and look at what was played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from marl_pipeline.commands.console import Json, fail, print_json, print_rich, repository
+
+if TYPE_CHECKING:
+    from marl_pipeline.config import Params
+
+env = typer.Typer(no_args_is_help=True, help="Look at the trading simulator: the current data set, or a synthetic one.")
+
+Reward = Literal["net", "guide_v3_2", "net_shaped"]
+Preset = Literal["guide_v3_2", "net_shaped"]
+Mode = Literal["accounts", "portfolio"]
+Seed = Annotated[int, typer.Option(help="Of the actions and of the starts.")]
+
+
+def _params(root: Path, **market: Any) -> Params:
+    """params.yaml with those fields of `market` changed that are not None."""
+    from marl_pipeline.config import load_params
+
+    params = load_params(root / "params.yaml")
+    changed = {name: value for name, value in market.items() if value is not None}
+    return params.model_copy(update={"market": params.market.model_copy(update=changed)})
+
+
+@env.command("smoke")
+def smoke(
+    steps: Annotated[int, typer.Option(min=1, help="Random steps to play in each mode.")] = 10_000,
+    seed: Seed = 0,
+    reward: Annotated[Reward | None, typer.Option(help="By default as in params.yaml.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Plays random steps and checks what must always hold; prints the size of every component.
+
+    Exits with 1 if an invariant broke.
+    """
+    from marl_pipeline.stages.simulator import shake, smoke_table
+
+    root = repository()
+    params = _params(root, reward=reward)
+    results, source = shake(root, params, steps=steps, seed=seed)
+    passed = all(result.passed for result in results)
+    if as_json:
+        found = [result.as_json() for result in results]
+        print_json({"source": source, "reward": params.market.reward, "passed": passed, "modes": found})
+    else:
+        print_rich(smoke_table(results, source))
+    if not passed:
+        fail("an invariant of the simulator is broken", 1)
+
+
+@env.command("record")
+def record(
+    out: Annotated[Path, typer.Option(help="The episode file to write, as parquet.")],
+    policy: Annotated[
+        str,
+        typer.Option(help="random, hold, buy_and_hold, or a folder of trained weights such as models/rl/hierarchy."),
+    ] = "random",
+    episodes: Annotated[int, typer.Option(min=1, max=32_767, help="Played side by side.")] = 16,
+    steps: Annotated[int, typer.Option(min=0, help="Of an episode, from random starts; 0 plays the span.")] = 128,
+    mode: Annotated[Mode, typer.Option()] = "portfolio",
+    span: Annotated[
+        Literal["train", "validation", "test", "all"], typer.Option(help="Where the episodes lie.")
+    ] = "validation",
+    reward: Annotated[Reward | None, typer.Option(help="What is paid; by default as in params.yaml.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the actions and of the starts; also which seed's weights.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Plays episodes and writes them to one file, for `marl env monitor` and `marl env rewards`."""
+    from marl_pipeline.stages.episodes import Played, record
+
+    root = repository()
+    played = Played(policy, mode, span, episodes, steps or None, seed)
+    recorded = record(root, _params(root, reward=reward), out, played)
+    figures = {"file": str(out), "rows": len(recorded.table), "episodes": recorded.count, **recorded.about.as_json()}
+    if as_json:
+        print_json(figures)
+    else:
+        print_rich(
+            f"{out}: {recorded.count} episodes, {len(recorded.table):,} rows; `marl env monitor {out}` shows them"
+        )
+
+
+@env.command("rewards")
+def rewards(
+    reward: Annotated[Preset, typer.Option(help="Whose components.")] = "guide_v3_2",
+    mode: Annotated[Mode, typer.Option()] = "portfolio",
+    episodes: Annotated[int, typer.Option(min=1, help="Played side by side by each policy.")] = 32,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The picture; reports/reward_components.svg by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Balance and signal-to-noise of a reward's components, and what it pays beside what the account earns.
+
+    Three plain policies play the same episodes: random, hold, buy and hold.
+    """
+    from marl_pipeline.stages.simulator import reward_table, study
+
+    root = repository()
+    path = out if out is not None else root / "reports" / "reward_components.svg"
+    studies, source = study(root, _params(root, reward=reward), mode=mode, episodes=episodes, seed=seed, out=path)
+    if as_json:
+        print_json({"source": source, "picture": str(path), "policies": [study.as_json() for study in studies]})
+    else:
+        print_rich(reward_table(studies), f"picture: {path}")
