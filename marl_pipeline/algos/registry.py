@@ -1,7 +1,7 @@
 """Algorithms by name, and their settings: the preset, an environment's own values, what the user overrides.
 
-A preset (`presets/<name>.yaml`) holds under `default` every field of the algorithm's settings and `envs`, the copies of
-the environment to train on; under `environments`, what differs for an environment of that name.
+A preset (`presets/<name>.yaml`) holds `envs`, the copies of the environment to train on; under `default` every field of
+the algorithm's settings; and under `environments`, what of all this differs for an environment of that name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from marl_pipeline.algos.algorithm import Algorithm
 from marl_pipeline.algos.inputs import Inputs
+from marl_pipeline.algos.qmix import QMIX, QMIXSettings
 from marl_pipeline.config import Section, explain
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
@@ -30,7 +31,7 @@ class Entry:
     algorithm: Callable[..., Algorithm]
 
 
-ALGORITHMS: Mapping[str, Entry] = {}
+ALGORITHMS: Mapping[str, Entry] = {"qmix": Entry(QMIXSettings, QMIX)}
 
 
 def entry(name: str) -> Entry:
@@ -47,7 +48,7 @@ def entry(name: str) -> Entry:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The file of an algorithm's settings as it is: `default`, and maybe `environments`."""
+    """The file of an algorithm's settings as it is."""
     entry(name)
     text = (resources.files("marl_pipeline.algos") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     values: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
@@ -65,7 +66,7 @@ class Chosen:
     settings: Section
 
     def as_dict(self) -> dict[str, Any]:
-        """As a preset writes it, complete; `parse` reads it back."""
+        """All of it in one mapping; `parse` reads it back."""
         return {"envs": self.envs, **self.settings.model_dump(mode="json")}
 
 
@@ -79,12 +80,12 @@ def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
         UserError: no such algorithm, an unknown setting, or a bad value.
     """
     values = preset(name)
-    merged = laid_over(values["default"], values.get("environments", {}).get(environment, {}))
+    merged = laid_over({"envs": values["envs"], **values["default"]}, values.get("environments", {}).get(environment, {}))
     return parse(name, laid_over(merged, overrides))
 
 
 def parse(name: str, values: Mapping[str, Any]) -> Chosen:
-    """The settings of algorithm `name` from complete values, as a preset or `Chosen.as_dict` writes them.
+    """The settings of algorithm `name` from complete values, as `Chosen.as_dict` gives them.
 
     Raises:
         UserError: an unknown or missing setting, or a bad value.
