@@ -158,7 +158,7 @@ def _choices(spec: GroupSpec, mask: Tensor) -> tuple[Tensor, ...]:
         case Continuous():
             return ()
         case MultiDiscrete(sizes):
-            return mask.split(sizes, dim=-1)
+            return torch.split(mask, list(sizes), dim=-1)
         case Discrete():
             return (mask,)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
+from marl_pipeline.envs.lookup import check_options, hint, import_module
 from marl_pipeline.envs.matrix.games import climbing, penalty, two_step
 from marl_pipeline.envs.mpe.spread import SimpleSpread
 from marl_pipeline.envs.protocol import Environment
@@ -35,8 +32,10 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
     """Builds `num_envs` copies of the environment called `name`.
 
     Args:
-        name: one of `ENVIRONMENTS`, or `<module>:<Class>`, built as `Class(num_envs, seed=seed, device=device,
-            **options)`. Modules are looked for in the working directory too.
+        name: one of `ENVIRONMENTS`; or `pettingzoo:<module>`, copies of its `parallel_env(**options)`; or
+            `gymnasium:<id>`, copies of `gymnasium.make(id, **options)`; or `<module>:<Class>`, the user's own, built
+            as `Class(num_envs, seed=seed, device=device, **options)`. Modules are looked for in the working directory
+            too.
         seed: fixes every episode.
         options: what the environment itself lets one choose.
 
@@ -47,7 +46,7 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
     if num_envs < 1:
         raise UserError(f"environment '{name}': at least 1 copy is needed, found num_envs={num_envs}")
     builder = _builder(name)
-    _check_options(name, builder, options)
+    check_options(name, builder, options, ours=("num_envs", "seed", "device"))
     environment = builder(num_envs, seed=seed, device=device, **options)
     _check_speaks(name, environment)
     return environment
@@ -56,8 +55,16 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
 def _builder(name: str) -> Builder:
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name]
-    kind, colon, rest = name.partition(":")
-    if colon:
+    kind, _, rest = name.partition(":")
+    if kind == "pettingzoo" and rest:
+        from marl_pipeline.envs.outside.pettingzoo import pettingzoo_environment
+
+        return partial(pettingzoo_environment, name, import_module(name, rest))
+    if kind == "gymnasium" and rest:
+        from marl_pipeline.envs.outside.gymnasium import gymnasium_environment
+
+        return partial(gymnasium_environment, name, rest)
+    if kind and rest:
         return _own(name, kind, rest)
     raise UserError(f"environment '{name}' is not known{hint(name, ENVIRONMENTS)}, or write {' or '.join(PATTERNS)}")
 
@@ -67,51 +74,6 @@ def _own(name: str, module: str, attribute: str) -> Builder:
     if found is None:
         raise UserError(f"environment '{name}': module '{module}' has no '{attribute}'; write <module>:<Class>")
     return found
-
-
-def import_module(name: str, module: str) -> Any:
-    """The module of the environment `name`, from the path or from the working directory.
-
-    Raises:
-        UserError: it, or one that it imports, is not there.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"environment '{name}': no module named '{error.name}'; install it or run where it can be imported"
-        ) from error
-
-
-def hint(wrong: str, known: Mapping[str, Any]) -> str:
-    """The known name closest to the wrong one, or all of them."""
-    close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else f" (known: {', '.join(known) or 'none'})"
-
-
-def _check_options(name: str, builder: Builder, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(builder).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return  # the builder takes any option and answers for it itself
-    known = {
-        option: parameter
-        for option, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("seed", "device")
-    }
-    for option, value in options.items():
-        if option not in known:
-            raise UserError(f"environment '{name}': unknown option '{option}'{hint(option, known)}")
-        wanted = PLAIN.get(str(known[option].annotation))
-        if wanted is not None and not (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
-            raise UserError(
-                f"environment '{name}': option '{option}' must be {known[option].annotation}, found {value!r}"
-            )
-
-
-PLAIN: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
-"""Annotations that a value is checked against; other types are the builder's own affair."""
 
 
 def _check_speaks(name: str, environment: object) -> None:

@@ -26,7 +26,7 @@ def random_action(space: ActionSpace, mask: Tensor, generator: torch.Generator) 
         return (space.low + (space.high - space.low) * drawn).to(mask.device)
     if isinstance(space, Discrete):
         return _choice(mask, generator)
-    return torch.stack([_choice(part, generator) for part in mask.split(space.sizes, dim=-1)], dim=-1)
+    return torch.stack([_choice(part, generator) for part in torch.split(mask, list(space.sizes), dim=-1)], dim=-1)
 
 
 def _choice(mask: Tensor, generator: torch.Generator) -> Tensor:
