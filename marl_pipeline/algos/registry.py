@@ -80,7 +80,9 @@ def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
         UserError: no such algorithm, an unknown setting, or a bad value.
     """
     values = preset(name)
-    merged = laid_over({"envs": values["envs"], **values["default"]}, values.get("environments", {}).get(environment, {}))
+    merged = laid_over(
+        {"envs": values["envs"], **values["default"]}, values.get("environments", {}).get(environment, {})
+    )
     return parse(name, laid_over(merged, overrides))
 
 
@@ -120,6 +122,8 @@ def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, 
     merged = dict(base)
     for key, value in overlay.items():
         current = merged.get(key)
-        nested = isinstance(current, Mapping) and isinstance(value, Mapping)
-        merged[key] = laid_over(current, value) if nested else value
+        if isinstance(current, Mapping) and isinstance(value, Mapping):
+            merged[key] = laid_over(current, value)
+        else:
+            merged[key] = value
     return merged

@@ -113,6 +113,7 @@ def picture(title: str, curves: Mapping[str, LearningCurve], form: Literal["svg"
                 axes.fill_between(curve.steps, summary.low, summary.high, color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel="environment steps", ylabel="return of an episode, all agents")
         axes.set_title(title, loc="left", fontweight="bold")
+        axes.set_xlim(left=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _steps(value)))
         axes.spines[["top", "right"]].set_visible(False)

@@ -180,7 +180,8 @@ def _recorded(job: Job, key: str, root: Path, on_step: OnStep) -> Iterator[tuple
 
     def recorded(label: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
         nonlocal last
-        on_step(label, step, total, metrics)
+        known = {name: metrics[name] for name in ("test_return",) if name in metrics}
+        on_step(label, step, total, {**known, **metrics})  # what matters most comes first
         if step - last >= every or "test_return" in metrics:
             last = step
             recorder.log_metrics(metrics, step)
