@@ -261,16 +261,22 @@ class Replay:
         chosen = (share * starts[copy]).long()
         return (first[copy] + chosen) * self.stride % self.rows * self.num_envs + copy
 
-    def decisions(self, group: str, position: Tensor, *, n: int, look_ahead: int, gamma: float) -> Decisions:
+    def decisions(
+        self, group: str, position: Tensor, *, n: int, look_ahead: int, gamma: float, team: bool = False
+    ) -> Decisions:
         """The decisions of a group at positions [B] and each agent's first one at or after `n` steps.
 
         With agents that always act this is the n-step return (Sutton 1988); with clocks, a semi-Markov one (Sutton,
-        Precup & Singh 1999). An agent that does not decide within `look_ahead` >= n steps again is not `valid`.
+        Precup & Singh 1999). An agent that does not decide within `look_ahead` >= n steps again is not `valid`. With
+        `team` every agent is paid what the team earns.
         """
         seen, taken = self._seen[group], self._taken[group]
         path = self._path(position, look_ahead)
         acts, final = _rows(seen.acts, path), _rows(self.final, path)
-        reward, discount = _rows(taken.reward, path[:-1]), _rows(taken.discount, path[:-1])
+        discount = _rows(taken.discount, path[:-1])
+        reward = _rows(taken.reward, path[:-1])
+        if team:
+            reward = _rows(self._team_reward, path[:-1]).unsqueeze(-1).expand_as(reward)
         decided = acts[0] & ~final[0].unsqueeze(-1)
         returns, factor = torch.zeros_like(reward[0]), torch.ones_like(reward[0])
         later, waiting = position.unsqueeze(-1).expand_as(decided), decided
