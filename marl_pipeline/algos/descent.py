@@ -34,7 +34,7 @@ class Descent:
             self._optimizer = torch.optim.RMSprop(self._parameters, lr=rate, eps=settings.epsilon, foreach=True)
 
     def step(self, loss: Tensor, progress: float) -> Tensor:
-        """Descends `loss` once at the rate of this `progress` of the run.
+        """Descends `loss` once at the rate of this `progress` of the run; other parameters get no gradient.
 
         Returns:
             the gradient's norm before clipping.
@@ -42,7 +42,7 @@ class Descent:
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate.at(progress)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=self._parameters)  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm, foreach=True)
         self._optimizer.step()
         return norm
