@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from marl_pipeline.envs.protocol import ActionSpace, Continuous, Discrete, GroupSpec, Timestep
 
@@ -34,3 +34,20 @@ def _choice(mask: Tensor, generator: torch.Generator) -> Tensor:
     weights = mask.float().cpu()
     drawn = torch.multinomial(weights.flatten(0, -2), 1, generator=generator)
     return drawn.view(weights.shape[:-1]).to(mask.device)
+
+
+class RandomPolicy:
+    """Random play as a policy of `algos.algorithm`, greedy or not: what every learner must beat."""
+
+    module = nn.Module()
+
+    def __init__(self, groups: Mapping[str, GroupSpec], seed: int) -> None:
+        self._groups, self._generator = groups, torch.Generator().manual_seed(seed)
+
+    def start(self, num_envs: int) -> dict[str, Tensor]:
+        return {}
+
+    def act(
+        self, timestep: Timestep, memory: dict[str, Tensor], generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return random_actions(self._groups, timestep, generator or self._generator), {}

@@ -263,7 +263,7 @@ def test_spaces_without_a_word_in_the_protocol_are_named() -> None:
     ("name", "options", "message"),
     [
         ("gymnasium:CartPol-v1", {}, "'gymnasium:CartPol-v1': .*Did you mean: `CartPole`"),
-        ("gymnasium:CartPole-v1", {"sutton_barto": True}, "unknown option 'sutton_barto'; did you mean 'sutton_barto_reward'"),
+        ("gymnasium:CartPole-v1", {"sutton_barto": True}, "unknown option 'sutton_barto'; did you mean"),
         ("gymnasium:no_module_here:CartPole-v1", {}, "no module named 'no_module_here'"),
         ("pettingzoo:mpe2.simple_spred_v3", {}, "no module named 'mpe2.simple_spred_v3'"),
         ("pettingzoo:json", {}, "module 'json' has no parallel_env"),
