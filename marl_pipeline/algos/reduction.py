@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
 
 
@@ -72,10 +73,10 @@ class Reduction:
         """This worker's part of a total: copies, rows of a batch, steps.
 
         Raises:
-            ValueError: the workers cannot have equal parts.
+            UserError: the workers cannot have equal parts.
         """
         if count % self.workers:
-            raise ValueError(f"{what}: {count} cannot be shared equally by {self.workers} workers")
+            raise UserError(f"{what}: {count} cannot be shared equally by {self.workers} workers; choose a multiple")
         return count // self.workers
 
 
