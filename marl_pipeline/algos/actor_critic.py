@@ -44,8 +44,7 @@ class Tower(nn.Module):
         hidden = settings.hidden
         self._activation = torch.tanh if settings.activation == "tanh" else functional.relu
         self.layers = nn.ModuleList(
-            AgentLinear(width, following, copies, GAIN, generator)
-            for width, following in pairwise(hidden)
+            AgentLinear(width, following, copies, GAIN, generator) for width, following in pairwise(hidden)
         )
         self.gru = AgentGRU(hidden[-1], hidden[-1], copies, generator) if settings.memory == "gru" else None
         self.output = AgentLinear(hidden[-1], outputs, copies, gain, generator)
@@ -89,7 +88,8 @@ class StateEntry(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         weight, bias = self.linear.weight, self.linear.bias
-        return functional.linear(self.norm(state), weight.flatten(0, 1), bias.flatten()).unflatten(-1, bias.shape)
+        entered = functional.linear(self.norm(state), weight.flatten(0, 1), bias.flatten())
+        return entered.reshape(*state.shape[:-1], *bias.shape)
 
 
 class AgentStateEntry(nn.Module):
@@ -110,8 +110,8 @@ class AgentStateEntry(nn.Module):
         self.identity = nn.Parameter(torch.zeros(agents, settings.hidden[0]))
 
     def forward(self, rows: Tensor, state: Tensor, present: Tensor) -> Tensor:
-        seen = (self.state(state) + self.rows(rows)).masked_fill(~present.unsqueeze(-1), 0.0)
-        return seen + self.identity
+        seen: Tensor = self.state(state) + self.rows(rows)
+        return seen.masked_fill(~present.unsqueeze(-1), 0.0) + self.identity
 
 
 class Actor(nn.Module):
@@ -260,8 +260,10 @@ class GroupActorCritic:
     def act(self, step: GroupStep, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Parameters [E, A, P] of the actor alone, and its memory by then."""
         rows = self._inputs(self.name, step.observation)
+        parameters: Tensor
         if memory is None:
-            return self.actor(rows, None)
+            parameters, _ = self.actor(rows, None)
+            return parameters, None
         fresh = torch.zeros(len(rows), 1, dtype=torch.bool, device=rows.device)
         parameters, memory = self.actor(rows.unsqueeze(1), Recall(memory, fresh, step.present.unsqueeze(1)))
         return parameters.squeeze(1), memory

@@ -111,7 +111,7 @@ class Categoricals:
     """K independent choices: logits and mask [..., sum(sizes)] of all of them side by side."""
 
     def __init__(self, logits: Tensor, mask: Tensor, sizes: tuple[int, ...]) -> None:
-        parts = zip(logits.split(sizes, -1), mask.split(sizes, -1), strict=True)
+        parts = zip(torch.split(logits, list(sizes), -1), torch.split(mask, list(sizes), -1), strict=True)
         self._choices = [Categorical(part, allowed) for part, allowed in parts]
 
     def sample(self, generator: torch.Generator) -> Tensor:

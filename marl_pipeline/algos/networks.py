@@ -62,7 +62,7 @@ class AgentLinear(nn.Module):
             return functional.linear(rows, self.weight[0], self.bias[0])
         by_agent = rows.flatten(0, -3).transpose(0, 1)
         mapped = torch.baddbmm(self.bias.unsqueeze(1), by_agent, self.weight.transpose(1, 2))
-        return mapped.transpose(0, 1).unflatten(0, rows.shape[:-2])
+        return mapped.transpose(0, 1).reshape(*rows.shape[:-1], -1)
 
 
 class AgentGRU(nn.Module):

@@ -206,16 +206,7 @@ class PPO:
         if not bool(experience.acts.any()):
             return {}
         target = self.value_targets(estimate.value_target, experience.acts)
-        batch = Batch(
-            inputs={key: sequences(tensor, self.chunk) for key, tensor in experience.inputs.items()},
-            mask=sequences(experience.action_mask, self.chunk),
-            action=sequences(experience.action, self.chunk),
-            acts=sequences(experience.acts, self.chunk),
-            old_log_prob=sequences(experience.log_prob, self.chunk),
-            old_value=sequences(experience.value, self.chunk),
-            advantage=sequences(_standardise(estimate.advantage, experience.acts), self.chunk),
-            target=sequences(target, self.chunk),
-        )
+        batch = self.batch(experience, _standardise(estimate.advantage, experience.acts), target)
         history: list[Tensor] = []
         for _ in range(p.epochs):
             for part in self._parts(batch, generator):
@@ -234,6 +225,19 @@ class PPO:
         residual = (estimate.value_target - value)[experience.acts]
         explained = 1 - residual.var() / estimate.value_target[experience.acts].var().clamp(min=1e-8)
         return {**dict(zip(names, means, strict=True)), "explained_variance": float(explained)}
+
+    def batch(self, experience: Experience, advantage: Tensor, target: Tensor) -> Batch:
+        """A rollout as the losses read it, with what it is to teach [L, E, A]."""
+        return Batch(
+            inputs={key: sequences(tensor, self.chunk) for key, tensor in experience.inputs.items()},
+            mask=sequences(experience.action_mask, self.chunk),
+            action=sequences(experience.action, self.chunk),
+            acts=sequences(experience.acts, self.chunk),
+            old_log_prob=sequences(experience.log_prob, self.chunk),
+            old_value=sequences(experience.value, self.chunk),
+            advantage=sequences(advantage, self.chunk),
+            target=sequences(target, self.chunk),
+        )
 
     def _parts(self, batch: Batch, generator: torch.Generator) -> Iterator[Batch]:
         """One pass over the batch in random minibatches; the whole batch needs no order."""
@@ -293,4 +297,5 @@ def sequences(stored: Tensor, chunk: int) -> Tensor:
     """[L, E, ...] as single steps [L x E, ...], or cut into sequences [L / chunk x E, chunk, ...]."""
     if chunk == 1:
         return stored.flatten(0, 1)
-    return stored.unflatten(0, (-1, chunk)).transpose(1, 2).flatten(0, 1)
+    steps, envs, *shape = stored.shape
+    return stored.reshape(steps // chunk, chunk, envs, *shape).transpose(1, 2).flatten(0, 1)
