@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from gymnasium.spaces import Box
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
