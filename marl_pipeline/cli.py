@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from marl_pipeline.commands import training
+from marl_pipeline.commands.shell import Json, find_root, print_json
 from marl_pipeline.errors import UserError
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ def bench_() -> None:
     """A group even with one command."""
 
 
+training.register(app, env, bench)
+
 SUMMARY = Path("reports/rl_validation_summary.json")
 REPORT = Path("reports/rl_validation_summary.html")
 
@@ -47,7 +51,6 @@ Overrides = Annotated[
     typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
 ]
 Reward = Literal["net", "guide_v3_2", "net_shaped"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 
 
 @app.command()
@@ -63,7 +66,7 @@ def run(
     """
     from marl_pipeline import overlay
 
-    root, cwd = _root(), Path.cwd()
+    root, cwd = find_root(), Path.cwd()
     merged = overlay.merge(root, profile, overrides or [], cwd)
     if dry_run:
         _print_plan(root, merged, as_json)
@@ -85,7 +88,7 @@ def run(
 @app.command()
 def report(as_json: Json = False) -> None:
     """Prints the verdict of the last run."""
-    _print_summary(_root(), as_json)
+    _print_summary(find_root(), as_json)
 
 
 @data.command("check")
@@ -103,10 +106,10 @@ def data_check(
     from marl_pipeline.config import load_params
     from marl_pipeline.stages.validate_data import check_file
 
-    params = load_params(_root() / "params.yaml")
+    params = load_params(find_root() / "params.yaml")
     result = check_file(file, params, frequency=frequency, timezone=timezone, calendar=calendar)
     if as_json:
-        _print_json(result.as_json())
+        print_json(result.as_json())
     else:
         from rich.console import Console
 
@@ -131,7 +134,7 @@ def env_smoke(
     from marl_pipeline.envs.trading.limits import Mode
     from marl_pipeline.stages.simulator import simulator, smoke_table
 
-    root = _root()
+    root = find_root()
     params = load_params(root / "params.yaml")
     market = params.market if reward is None else params.market.model_copy(update={"reward": reward})
     world = simulator(root, params, market)
@@ -141,7 +144,7 @@ def env_smoke(
     passed = all(result.passed for result in results)
     if as_json:
         found = [result.as_json() for result in results]
-        _print_json({"source": world.source, "reward": market.reward, "passed": passed, "modes": found})
+        print_json({"source": world.source, "reward": market.reward, "passed": passed, "modes": found})
     else:
         from rich.console import Console
 
@@ -167,7 +170,7 @@ def env_rewards(
     from marl_pipeline.envs.diagnostics.reward_study import picture, study_policies
     from marl_pipeline.stages.simulator import reward_table, simulator
 
-    root = _root()
+    root = find_root()
     params = load_params(root / "params.yaml")
     market = params.market.model_copy(update={"reward": reward})
     world = simulator(root, params, market)
@@ -186,7 +189,7 @@ def env_rewards(
     path.write_bytes(picture(studies))
     if as_json:
         found = [study.as_json() for study in studies]
-        _print_json({"source": world.source, "picture": str(path), "policies": found})
+        print_json({"source": world.source, "picture": str(path), "policies": found})
         return
     from rich.console import Console
 
@@ -212,7 +215,7 @@ def bench_market(
     from marl_pipeline.config import load_params
     from marl_pipeline.envs.trading import bench as market_bench
 
-    params = load_params(_root() / "params.yaml")
+    params = load_params(find_root() / "params.yaml")
     market = params.market if step is None else params.market.model_copy(update={"cpu_step": step})
     sizes = [_size(text) for text in size] if size else market_bench.SIZES
     measured = []
@@ -222,7 +225,7 @@ def bench_market(
         measured.append(row)
         print(f"{row.system}: {market_bench.told(row)}", file=sys.stderr, flush=True)
     if as_json:
-        _print_json(market_bench.as_json(measured))
+        print_json(market_bench.as_json(measured))
         return
     from rich.console import Console
 
@@ -239,7 +242,7 @@ def _size(text: str) -> tuple[int, int]:
 @app.command("open")
 def open_(what: Annotated[Literal["report", "mlflow", "prefect"], typer.Argument()] = "report") -> None:
     """Opens what there is to look at; `mlflow` and `prefect` serve until Ctrl-C."""
-    root = _root()
+    root = find_root()
     if what == "report":
         path = root / REPORT
         if not path.exists():
@@ -252,7 +255,7 @@ def open_(what: Annotated[Literal["report", "mlflow", "prefect"], typer.Argument
 @app.command()
 def serve() -> None:
     """Serves the flows: the quarterly schedule, and runs triggered from the Prefect UI."""
-    root = _root()
+    root = find_root()
     os.chdir(root)
     from flows.environment import prepare
 
@@ -282,21 +285,13 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _root() -> Path:
-    """The repository that the working directory is in."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
-            return folder
-    raise UserError(f"{Path.cwd()}: no dvc.yaml here or above; run from the repository")
-
-
 def _print_plan(root: Path, merged: Any, as_json: bool) -> None:
     from marl_pipeline.stages.plan import plan
 
     steps = plan(root, merged)
     if as_json:
         seconds = sum(step.seconds for step in steps)
-        _print_json({"stages": [step.as_dict() for step in steps], "seconds_of_work": round(seconds, 1)})
+        print_json({"stages": [step.as_dict() for step in steps], "seconds_of_work": round(seconds, 1)})
         return
     from rich.console import Console
 
@@ -311,7 +306,7 @@ def _print_summary(root: Path, as_json: bool) -> None:
         raise UserError(f"{path}: no report yet; run `marl run` first")
     summary = json.loads(path.read_text())
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     from rich.console import Console
 
@@ -320,10 +315,6 @@ def _print_summary(root: Path, as_json: bool) -> None:
     console = Console()
     console.print(summary_table(summary))
     console.print(f"report: {root / REPORT}", soft_wrap=True, highlight=False)
-
-
-def _print_json(values: Any) -> None:
-    print(json.dumps(values, indent=2, default=str))
 
 
 def _browse(address: str) -> None:

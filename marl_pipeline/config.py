@@ -335,16 +335,17 @@ def parse_params(values: object, origin: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
+        raise UserError(f"{origin}: {explain(error, Params)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[Section]) -> str:
+    """What is wrong with the values of `model`, in one line that names the parameter."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
     match first["type"]:
         case "extra_forbidden":
-            text = f"unknown parameter '{where}'{_suggest(first['loc'])}"
+            text = f"unknown parameter '{where}'{_suggest(first['loc'], model)}"
         case "missing":
             text = f"parameter '{where}' is missing"
         case _:
@@ -353,9 +354,8 @@ def _explain(error: ValidationError) -> str:
     return text + (f"; and {more} more problem{'s' if more > 1 else ''}" if more else "")
 
 
-def _suggest(loc: Sequence[str | int]) -> str:
+def _suggest(loc: Sequence[str | int], model: Any) -> str:
     """Names the known key closest to the unknown one at `loc`."""
-    model: Any = Params
     for part in loc[:-1]:
         field = model.model_fields.get(part) if isinstance(part, str) and hasattr(model, "model_fields") else None
         model = field.annotation if field is not None else None

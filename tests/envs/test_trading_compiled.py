@@ -11,13 +11,13 @@ from torch import Tensor
 
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
 from marl_pipeline.envs.trading.accounts import Ledger
 from marl_pipeline.envs.trading.compiled import CompiledEngine
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.stepping import TensorEngine
-from tests.envs.conformance import assert_equal, check_environment, tensors_of
 from tests.envs.markets import hostile, market_params
 from tests.envs.test_trading_reference import COSTLY, MARGIN, NERVOUS, STRICT
 
@@ -127,7 +127,7 @@ def test_threads_change_no_bit(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> N
             steps.append(tensors_of(step) | env.book.tensors())
         finally:
             torch.set_num_threads(threads)
-    assert_equal(*steps)
+    check_equal(*steps, "threads change the step")
 
 
 def test_an_action_that_is_none_is_refused_and_nothing_happens() -> None:

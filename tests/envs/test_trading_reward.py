@@ -13,6 +13,8 @@ from torch import Tensor
 
 from marl_pipeline.config import load_params, parse_params
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
+from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.envs.trading.actions import Action
 from marl_pipeline.envs.trading.component_log import ComponentLog, Recorded, check_balance
 from marl_pipeline.envs.trading.env import TradingEnv
@@ -20,7 +22,6 @@ from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.reward import COMPONENTS, RewardConfig
 from marl_pipeline.errors import UserError
-from tests.envs.conformance import assert_equal, check_environment, random_actions, tensors_of
 from tests.envs.markets import hostile, market_params, panel
 
 MODES: tuple[Mode, ...] = ("accounts", "portfolio")
@@ -63,7 +64,7 @@ def test_net_is_the_change_of_log_equity_and_nothing_is_logged(mode: Mode) -> No
     step = env.reset()
     for _ in range(15):
         before = env.book.equity
-        step = env.step(random_actions(step, generator, env.device))
+        step = env.step(random_actions(env.groups, step, generator))
         wanted = torch.log1p((env.book.equity / before - 1.0).float()) * env.params.reward_scale
         assert torch.equal(env.rewards.net, wanted)
         assert torch.equal(step.groups["symbols" if mode == "accounts" else "master"].reward, wanted)
@@ -79,11 +80,11 @@ def test_a_preset_changes_what_is_paid_and_not_a_bit_of_the_market(mode: Mode, p
     told, other = plain.reset(), shaped.reset()
     paid = 0.0
     for _ in range(45):
-        actions = random_actions(told, generator, plain.device)
+        actions = random_actions(plain.groups, told, generator)
         told, other = plain.step(actions), shaped.step(actions)
-        assert_equal(without_rewards(tensors_of(other)), without_rewards(tensors_of(told)))
+        check_equal(without_rewards(tensors_of(other)), without_rewards(tensors_of(told)), "the rewards change more")
         assert torch.equal(shaped.rewards.net, plain.rewards.net)
-        assert_equal(shaped.book.tensors(), plain.book.tensors())
+        check_equal(shaped.book.tensors(), plain.book.tensors(), "the rewards change the book")
         paid += float((other.groups["symbols"].reward - told.groups["symbols"].reward).abs().sum())
         if bool(told.done.any()):
             told, other = plain.reset(told.done), shaped.reset(other.done)
@@ -112,7 +113,7 @@ def test_potentials_telescope_over_an_episode(mode: Mode) -> None:
     earned = torch.zeros(6, 7, dtype=torch.float64)
     net = torch.zeros_like(earned)
     for _ in range(20):
-        step = env.step(random_actions(step, generator, env.device))
+        step = env.step(random_actions(env.groups, step, generator))
         earned += step.groups["symbols"].reward
         net += env.rewards.logs["symbols"].last[..., 0] * env.params.reward_scale / 10.0
     assert bool(step.truncated.all())
@@ -130,7 +131,7 @@ def test_potentials_are_discounted_by_the_learners_gamma() -> None:
     shaper, unit = twin.rewards.shaper, env.params.reward_scale / 10.0
     assert shaper is not None
     for _ in range(10):
-        actions = random_actions(step, generator, env.device)
+        actions = random_actions(env.groups, step, generator)
         step, other = env.step(actions), twin.step(actions)
         active = step.groups["symbols"].discount > 0
         lost = 0.1 * unit * shaper.potential(shaper.state, twin.book)
@@ -250,7 +251,7 @@ def test_steps_and_episodes_are_logged_component_by_component(mode: Mode) -> Non
     generator = torch.Generator().manual_seed(4)
     step, paid = env.reset(), torch.zeros(6, 7, dtype=torch.float64)
     for _ in range(9):
-        step = env.step(random_actions(step, generator, env.device))
+        step = env.step(random_actions(env.groups, step, generator))
         paid += step.groups["symbols"].reward
         assert step.info["symbols_pnl"].shape == (6, 7)
     stats = env.rewards.get_episode_stats()

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from marl_pipeline.envs.protocol import Continuous, Discrete, GroupSpec, GroupStep, Timestep
+from marl_pipeline.errors import UserError
 
 DT = 0.1
 DAMPING = 0.25
@@ -20,7 +22,7 @@ CONTACT_MARGIN = 1e-3
 AGENT_RADIUS = 0.15
 SENSITIVITY = 5.0
 MESSAGE = 2
-"""Width of an agent's message to each other; in this world all are silent and say zeros."""
+"""Width of an agent's message to each other, as many as a point has; in this world all are silent and say zeros."""
 
 
 class SimpleSpread:
@@ -44,6 +46,11 @@ class SimpleSpread:
         local_ratio: float = 0.5,
         continuous: bool = False,
     ) -> None:
+        if agents < 1 or episode < 1 or not 0.0 <= local_ratio <= 1.0:
+            raise UserError(
+                "mpe/simple_spread: at least 1 agent, 1 step and a local ratio in [0, 1] are needed, found "
+                f"agents={agents}, episode={episode}, local_ratio={local_ratio}"
+            )
         self.num_envs = num_envs
         self.device = torch.device(device)
         width = 2 * MESSAGE + 2 * agents + (2 + MESSAGE) * (agents - 1)
@@ -55,18 +62,19 @@ class SimpleSpread:
         self._thrust = SENSITIVITY * torch.tensor(
             [[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]], device=self.device
         )
-        others = [[j for j in range(agents) if j != i] for i in range(agents)]
-        self._others = torch.tensor(others, dtype=torch.int64, device=self.device).reshape(agents, agents - 1)
-        self._self = torch.eye(agents, dtype=torch.bool, device=self.device)
+        sights = [sight for agent in range(agents) for sight in _sights(agent, agents)]
+        self._to, self._from = torch.tensor(sights, device=self.device).unbind(-1)
         self._all = torch.ones(num_envs, agents, dtype=torch.bool, device=self.device)
         self._mask = torch.ones(num_envs, agents, space.mask_width, dtype=torch.bool, device=self.device)
-        self._silence = torch.zeros(num_envs, agents, MESSAGE * (agents - 1), device=self.device)
         self._never = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._discount = torch.ones(num_envs, agents, device=self.device)
+        self._nothing = torch.zeros(num_envs, agents, device=self.device)
+        self._origin = torch.zeros(num_envs, 1, 2, device=self.device)
         self._velocity = torch.zeros(num_envs, agents, 2, device=self.device)
         self._position = torch.zeros(num_envs, agents, 2, device=self.device)
         self._landmark = torch.zeros(num_envs, agents, 2, device=self.device)
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._look()
 
     def reset(self, where: Tensor | None = None) -> Timestep:
         """See the protocol. What is drawn does not depend on `where`, so a seed fixes it."""
@@ -79,20 +87,20 @@ class SimpleSpread:
         self._landmark = torch.where(fresh, landmark, self._landmark)
         self._velocity = self._velocity.masked_fill(fresh, 0.0)
         self._clock = self._clock.masked_fill(where, 0)
-        return self._timestep(torch.zeros_like(self._discount), self._apart())
+        self._look()
+        return self._timestep(self._nothing)
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
         """See the protocol. Forces act at the old positions, and positions move at the old velocity."""
-        apart = self._apart()
-        force = self._driven(actions["agents"]) + self._contact(apart)
+        force = self._driven(actions["agents"]) + self._contact()
         self._position = self._position + self._velocity * DT
         self._velocity = self._velocity * (1 - DAMPING) + force * DT
         self._clock = self._clock + 1
-        apart = self._apart()
-        uncovered = torch.cdist(self._landmark, self._position, compute_mode=EXACT).amin(-1).sum(-1)
-        touching = (apart.norm(dim=-1) < 2 * AGENT_RADIUS) & ~self._self
-        shared = -(1 - self._local_ratio) * uncovered.unsqueeze(-1)
-        return self._timestep(shared - self._local_ratio * touching.sum(-1), apart)
+        self._look()
+        to_landmarks, to_others = torch.split(self._distance, [self._agents, self._agents - 1], dim=-1)
+        uncovered = to_landmarks.amin(1).sum(-1, keepdim=True)
+        touching = (to_others < 2 * AGENT_RADIUS).sum(-1)
+        return self._timestep(-(1 - self._local_ratio) * uncovered - self._local_ratio * touching)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -107,40 +115,42 @@ class SimpleSpread:
         self._velocity, self._position = state["velocity"].to(self.device), state["position"].to(self.device)
         self._landmark, self._clock = state["landmark"].to(self.device), state["clock"].to(self.device)
         self._generator.set_state(state["generator"].cpu())
+        self._look()
 
-    def _apart(self) -> Tensor:
-        """[E, N, N, 2]: [e, i, j] is where j is, seen from i."""
-        return self._position.unsqueeze(1) - self._position.unsqueeze(2)
+    def _look(self) -> None:
+        """Writes down what the agents see from where they are now, and how far the landmarks and the others are."""
+        bodies = torch.cat([self._velocity, self._position, self._landmark, self._origin], dim=1)
+        seen = bodies.index_select(1, self._to) - bodies.index_select(1, self._from)
+        seen = seen.view(self.num_envs, self._agents, -1, 2)
+        self._seen = seen.flatten(2)
+        near = seen[:, :, 2 : 1 + 2 * self._agents]
+        self._others = near[:, :, self._agents :]
+        self._distance = torch.hypot(near[..., 0], near[..., 1])
 
     def _driven(self, action: Tensor) -> Tensor:
         """[E, N, 2] the forces that the agents apply to themselves."""
         return action @ self._thrust if action.is_floating_point() else self._thrust[action]
 
-    def _contact(self, apart: Tensor) -> Tensor:
+    def _contact(self) -> Tensor:
         """[E, N, 2] the forces of bodies that overlap: a soft maximum of 0 and the depth of penetration."""
-        distance = apart.norm(dim=-1)
-        gap = (distance - 2 * AGENT_RADIUS) / CONTACT_MARGIN
-        depth = torch.logaddexp(torch.zeros_like(gap), -gap) * CONTACT_MARGIN
-        push: Tensor = (CONTACT_FORCE * depth / distance).masked_fill(self._self, 0.0)
-        return -(push.unsqueeze(-1) * apart).sum(2)
+        distance = self._distance[:, :, self._agents :]
+        depth = softplus(2 * AGENT_RADIUS - distance, beta=1 / CONTACT_MARGIN)
+        return (self._others * (-CONTACT_FORCE * depth / distance).unsqueeze(-1)).sum(2)
 
-    def _timestep(self, reward: Tensor, apart: Tensor) -> Timestep:
-        envs, agents = self.num_envs, self._agents
-        index = self._others.unsqueeze(-1).expand(envs, agents, agents - 1, 2)
-        seen = torch.cat(
-            [
-                self._velocity,
-                self._position,
-                (self._landmark.unsqueeze(1) - self._position.unsqueeze(2)).flatten(2),
-                apart.gather(2, index).flatten(2),
-                self._silence,
-            ],
-            dim=-1,
-        )
-        step = GroupStep({"seen": seen}, self._mask, self._all, self._all, reward, self._discount)
+    def _timestep(self, reward: Tensor) -> Timestep:
+        step = GroupStep({"seen": self._seen}, self._mask, self._all, self._all, reward, self._discount)
         truncated = self._clock >= self._episode
-        return Timestep({"agents": step}, seen.flatten(1), reward.sum(-1), self._never, truncated, {})
+        return Timestep({"agents": step}, self._seen.flatten(1), reward.sum(-1), self._never, truncated, {})
 
 
-EXACT = "donot_use_mm_for_euclid_dist"
-"""Distances without the cancellation of the expanded square."""
+def _sights(agent: int, agents: int) -> list[tuple[int, int]]:
+    """The entries of an agent's observation as (body, body it is seen from).
+
+    Bodies are numbered: velocities, positions, landmarks, the origin. Own velocity and position and the messages
+    (zeros) are seen from the origin.
+    """
+    origin, self_ = 3 * agents, agents + agent
+    others = [agents + other for other in range(agents) if other != agent]
+    own = [(agent, origin), (self_, origin)]
+    relative = [(2 * agents + landmark, self_) for landmark in range(agents)] + [(other, self_) for other in others]
+    return own + relative + [(origin, origin)] * len(others)

@@ -26,13 +26,13 @@ from marl_pipeline.envs.adapters.gymnasium import GymnasiumVectorEnv
 from marl_pipeline.envs.adapters.pettingzoo import PettingZooParallelEnv
 from marl_pipeline.envs.adapters.stable_baselines3 import StableBaselines3VecEnv
 from marl_pipeline.envs.protocol import GroupStep, Timestep
+from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.envs.trading.actions import DIRECTIVE_FIELDS
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.observation import POSITION_FIELDS
 from tests.algos.toy import Colours
-from tests.envs.conformance import random_actions
 from tests.envs.markets import hostile, market_params
 
 EPISODE = 12
@@ -230,7 +230,7 @@ def script(make: MakeEnvironment) -> tuple[Script, list[dict[str, float]]]:
     env, generator = make(11), torch.Generator().manual_seed(2)
     step, actions, rewards = env.reset(), [], []
     while not bool(step.done[0]):
-        actions.append(random_actions(step, generator, env.device))
+        actions.append(random_actions(env.groups, step, generator))
         step = env.step(actions[-1])
         rewards.append(
             {f"{g}_{i}": float(r) for g, told in step.groups.items() for i, r in enumerate(told.reward[0].tolist())}

@@ -1,0 +1,328 @@
+"""Multi-agent deep deterministic policy gradient (Lowe et al. 2017).
+
+Every agent acts on what it sees itself; in training a critic of its own sees what all agents of all groups see and do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from marl_pipeline.algos.acceleration import Acceleration
+from marl_pipeline.algos.action_codes import Ranges
+from marl_pipeline.algos.algorithm import Advance
+from marl_pipeline.algos.decentralised import DecentralisedActors, raw_outputs
+from marl_pipeline.algos.descent import Descent, DescentSettings, follow
+from marl_pipeline.algos.inputs import Inputs
+from marl_pipeline.algos.noise import Noise
+from marl_pipeline.algos.off_policy import Collector
+from marl_pipeline.algos.replay import Replay, Scene
+from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.stacked import CentralCritics
+from marl_pipeline.config import Count, Fraction, Positive, Section
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.errors import UserError
+from marl_pipeline.seeding import stream
+
+
+class MADDPGSettings(Section):
+    """Everything that can be chosen.
+
+    Attributes:
+        hidden: widths of the hidden layers of actors and critics.
+        share: one set of weights for all agents of a group, each with a first bias of its own, or one set each.
+        critic_sees: the `observations` of all agents, or the environment's `state`.
+        critics: 2 are twins of which the smaller bounds the target (Fujimoto et al. 2018, section 4.2).
+        actor_every: critic updates per update of the actors and step of the targets.
+        temperature: of the Gumbel-softmax of discrete actions.
+        sample_target_choices: discrete target actions are drawn, or the most probable.
+        target_noise, target_noise_clip: deviation and bound of the noise on continuous target actions, in units of half
+            the range (target policy smoothing: Fujimoto et al. 2018, section 5.3).
+        raw_penalty: weight of the mean square of the actors' raw outputs (logits), which keeps them from saturating.
+        noise: exploration with continuous actions; discrete ones explore by being drawn.
+        random_actions: share of actions drawn uniformly from all allowed ones.
+        reward_scale: factor on rewards, as the critics learn them.
+        batch: timesteps per update, with all their agents.
+        collect: steps of every copy per turn; `updates` follow.
+        capacity: environment steps kept; `learn_from`: environment steps before the first update.
+    """
+
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
+    share: bool
+    critic_sees: Literal["observations", "state"]
+    critics: Literal[1, 2]
+    actor: DescentSettings
+    critic: DescentSettings
+    actor_every: Count
+    target_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    temperature: Positive
+    sample_target_choices: bool
+    target_noise: Annotated[float, Field(ge=0.0)]
+    target_noise_clip: Annotated[float, Field(ge=0.0)]
+    raw_penalty: Annotated[float, Field(ge=0.0)]
+    noise: Noise
+    random_actions: Schedule
+    gamma: Fraction
+    reward_scale: Positive
+    batch: Count
+    collect: Count
+    updates: Count
+    capacity: Count
+    learn_from: Count
+    acceleration: Acceleration
+
+
+@dataclass(frozen=True)
+class View:
+    """What the networks read of B timesteps.
+
+    Attributes:
+        rows: group -> [B, A, inputs], what each actor sees.
+        joint: [B, W] what the critics see besides the actions.
+        mask, acts, present: group -> as in `GroupStep`.
+    """
+
+    rows: dict[str, Tensor]
+    joint: Tensor
+    mask: dict[str, Tensor]
+    acts: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+
+class MADDPG:
+    """Implements `algos.algorithm.Algorithm`.
+
+    A transition's joint action is the one in force: what an agent that waits for its clock decided last (before its
+    first decision: action 0), and nothing of an absent one. So critics learn from every step of an agent with a
+    future, also from those between its decisions; actors learn where they decided.
+
+    Raises:
+        UserError: the critics are to see a state that the environment does not have.
+    """
+
+    def __init__(
+        self, environment: Environment, inputs: Inputs, settings: MADDPGSettings, *, seed: int, timesteps: int
+    ) -> None:
+        if settings.critic_sees == "state" and not environment.state_size:
+            raise UserError("maddpg: critic_sees: 'state', but this environment has none; choose 'observations'")
+        self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
+        initial = stream(seed, "maddpg/initial")
+        self.policy = DecentralisedActors(
+            environment,
+            inputs,
+            hidden=settings.hidden,
+            share=settings.share,
+            temperature=settings.temperature,
+            noise=settings.noise,
+            generator=initial,
+        )
+        self.critics = self._new_critics(initial)
+        self.target_actors, self.target_critics = (
+            deepcopy(learned).requires_grad_(False) for learned in (self.policy.module, self.critics)
+        )
+        self._actor_descent = Descent(self.policy.module.parameters(), settings.actor)
+        self._critic_descent = Descent(self.critics.parameters(), settings.critic)
+        first = environment.reset()
+        self._replay = Replay(environment, first, capacity=settings.capacity, state=settings.critic_sees == "state")
+        self._collector = Collector(
+            environment, first, self.policy, self._replay, stream(seed, "maddpg/explore", environment.device)
+        )
+        self._draws = stream(seed, "maddpg/draws")
+        self._relaxation = stream(seed, "maddpg/relaxation", environment.device)
+        self._targets = settings.acceleration.compiled(self.targets)
+        self._critic_loss = settings.acceleration.compiled(self.critic_loss)
+        self._actor_loss = settings.acceleration.compiled(self.actor_loss)
+        self._steps, self._updates = 0, 0
+
+    def _new_critics(self, generator: torch.Generator) -> nn.ModuleDict:
+        settings, groups = self._settings, self._environment.groups
+        observed = sum(spec.agents * self._inputs.width(name) for name, spec in groups.items())
+        slot = observed if settings.critic_sees == "observations" else self._environment.state_size
+        width = slot + sum(spec.agents * self.policy.codes[name].width for name, spec in groups.items())
+        critics = nn.ModuleDict()
+        for name, spec in groups.items():
+            action_width = self.policy.codes[name].width
+            critics[name] = CentralCritics(
+                settings.critics,
+                spec.agents,
+                shared=settings.share,
+                width=width,
+                slot=slot,
+                action_width=action_width,
+                hidden=settings.hidden,
+                generator=generator,
+            )
+            slot += spec.agents * action_width
+        return critics.to(self._environment.device)
+
+    def advance(self) -> Advance:
+        """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
+        s, progress = self._settings, min(self._steps / self._timesteps, 1.0)
+        self.policy.noise_scale = s.noise.scale.at(progress)
+        self.policy.random_share = s.random_actions.at(progress)
+        metrics = self._collector.collect(s.collect)
+        steps = s.collect * self._environment.num_envs
+        self._steps += steps
+        if self._steps >= s.learn_from:
+            metrics |= _means([self._update(progress) for _ in range(s.updates)])
+        return Advance(steps, metrics)
+
+    def _update(self, progress: float) -> dict[str, Tensor]:
+        """Critics on one batch, and now and then the actors and the targets (Fujimoto et al. 2018, algorithm 1)."""
+        s, device = self._settings, self._environment.device
+        position = self._replay.draw(s.batch, 1, self._draws)
+        batch = self._replay.transitions(position, n=1, gamma=s.gamma)
+        valid = batch.valid.unsqueeze(-1)
+        now, later = self._view(batch.now), self._view(batch.later)
+        in_force = {name: self.policy.codes[name].encode(action) for name, action in batch.action.items()}
+        alive = {name: (now.present[name] | (factor > 0)) & valid for name, factor in batch.factor.items()}
+        noise = self._noise(later, s.target_noise, choices=s.sample_target_choices)
+        with s.acceleration.autocast(device):
+            target = self._targets(later, in_force, batch.returns, batch.factor, noise)
+            critic_loss, value = self._critic_loss(now, in_force, target, alive)
+        critic_norm = self._critic_descent.step(critic_loss, progress)
+        figures = {"critic_loss": critic_loss.detach(), "q_mean": value, "critic_grad_norm": critic_norm}
+        self._updates += 1
+        if self._updates % s.actor_every == 0:
+            decided = {name: acts & valid for name, acts in now.acts.items()}
+            noise = self._noise(now, 0.0, choices=True)
+            with s.acceleration.autocast(device):
+                actor_loss = self._actor_loss(now, in_force, decided, noise)
+            actor_norm = self._actor_descent.step(actor_loss, progress)
+            follow(self.target_critics, self.critics, s.target_rate)
+            follow(self.target_actors, self.policy.module, s.target_rate)
+            figures |= {"actor_loss": actor_loss.detach(), "actor_grad_norm": actor_norm}
+        return figures
+
+    def _view(self, scene: Scene) -> View:
+        rows = {name: self.policy.rows(name, seen.observation, seen.present) for name, seen in scene.groups.items()}
+        return View(
+            rows=rows,
+            joint=scene.state
+            if self._settings.critic_sees == "state"
+            else torch.cat([row.flatten(1) for row in rows.values()], dim=-1),
+            mask={name: seen.action_mask for name, seen in scene.groups.items()},
+            acts={name: seen.acts for name, seen in scene.groups.items()},
+            present={name: seen.present for name, seen in scene.groups.items()},
+        )
+
+    def _noise(self, view: View, scale: float, *, choices: bool) -> dict[str, Tensor]:
+        """Group -> [B, A, width]: clipped and of deviation `scale` for ranges; for choices Gumbel's, or none."""
+        drawn = {}
+        for name, rows in view.rows.items():
+            code = self.policy.codes[name]
+            shape = torch.Size((*rows.shape[:-1], code.width))
+            noise = code.noise(shape, self._relaxation, rows.device)
+            if isinstance(code, Ranges):
+                bound = self._settings.target_noise_clip
+                drawn[name] = (scale * noise).clamp(-bound, bound)
+            else:
+                drawn[name] = noise if choices else torch.zeros_like(noise)
+        return drawn
+
+    @torch.no_grad()
+    def targets(
+        self,
+        later: View,
+        in_force: Mapping[str, Tensor],
+        returns: Mapping[str, Tensor],
+        factor: Mapping[str, Tensor],
+        noise: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Group -> [B, A]: reward and discounted value of the target actors' joint action (Lowe et al. 2017, eq. 6).
+
+        The smaller of twin critics' values. Who waits `later` goes on with what is in force.
+        """
+        codes = {}
+        for name, rows in later.rows.items():
+            raw = raw_outputs(self.target_actors[name], rows).float()
+            chosen = self.policy.codes[name].sample(raw, later.mask[name], noise[name])
+            codes[name] = torch.where(later.acts[name].unsqueeze(-1), chosen, in_force[name])
+        joint = _joint_row(later, codes)
+        values = {name: self.target_critics[name](joint).amin(0).transpose(0, 1).float() for name in codes}
+        return {name: self._settings.reward_scale * returns[name] + factor[name] * values[name] for name in codes}
+
+    def critic_loss(
+        self, now: View, in_force: Mapping[str, Tensor], target: Mapping[str, Tensor], weight: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean squared error over the entries of `weight` ([B, A] bool), summed over groups; and the mean value."""
+        joint = _joint_row(now, in_force)
+        losses, means = [], []
+        for name, critics in self.critics.items():
+            value = critics(joint).transpose(1, 2).float()
+            losses.append(sum(_mean((copy - target[name]).square(), weight[name]) for copy in value))
+            means.append(_mean(value[0].detach(), weight[name]))
+        return torch.stack(losses).sum(), torch.stack(means).mean()
+
+    def actor_loss(
+        self, now: View, in_force: Mapping[str, Tensor], decided: Mapping[str, Tensor], noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Minus each agent's value when it alone acts by its actor, the others as stored (Lowe et al. 2017, eq. 5).
+
+        Mean over the entries of `decided` ([B, A] bool), summed over groups, with the squares of the actors' raw
+        outputs times `raw_penalty`.
+        """
+        joint = _joint_row(now, in_force)
+        losses = []
+        for name, rows in now.rows.items():
+            raw = self.policy.raw(name, rows).float()
+            change = self.policy.codes[name].sample(raw, now.mask[name], noise[name]) - in_force[name]
+            value = self.critics[name].deviating(joint, change.transpose(0, 1))[0].transpose(0, 1).float()
+            penalty = self._settings.raw_penalty * raw.square().mean(-1)
+            losses.append(_mean(penalty - value, decided[name]))
+        return torch.stack(losses).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "actors": self.policy.module.state_dict(),
+            "critics": self.critics.state_dict(),
+            "target_actors": self.target_actors.state_dict(),
+            "target_critics": self.target_critics.state_dict(),
+            "actor_descent": self._actor_descent.state_dict(),
+            "critic_descent": self._critic_descent.state_dict(),
+            "collector": self._collector.state_dict(),
+            "draws": self._draws.get_state(),
+            "relaxation": self._relaxation.get_state(),
+            "steps": self._steps,
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the saved run was, bit for bit."""
+        self.policy.module.load_state_dict(state["actors"])
+        self.critics.load_state_dict(state["critics"])
+        self.target_actors.load_state_dict(state["target_actors"])
+        self.target_critics.load_state_dict(state["target_critics"])
+        self._actor_descent.load_state_dict(state["actor_descent"])
+        self._critic_descent.load_state_dict(state["critic_descent"])
+        self._collector.load_state_dict(state["collector"])
+        self._draws.set_state(state["draws"].cpu())
+        self._relaxation.set_state(state["relaxation"].cpu())
+        self._steps, self._updates = int(state["steps"]), int(state["updates"])
+
+
+def _joint_row(view: View, codes: Mapping[str, Tensor]) -> Tensor:
+    """[B, width]: what the critics see, and the actions of all present agents of all groups; zeros for the others."""
+    actions = [torch.where(view.present[name].unsqueeze(-1), codes[name], 0.0).flatten(1) for name in view.rows]
+    return torch.cat([view.joint, *actions], dim=-1)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Over the entries where `weight` is True; 0 if there are none."""
+    return torch.where(weight, values, 0.0).sum() / weight.sum().clamp(min=1)
+
+
+def _means(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Of each figure over the updates of a turn that have it."""
+    found = {name: torch.stack([row[name] for row in figures if name in row]) for row in figures for name in row}
+    means = {name: float(values.mean()) for name, values in found.items()}
+    if not all(map(math.isfinite, means.values())):
+        raise FloatingPointError(f"training diverged: {means}")
+    return means

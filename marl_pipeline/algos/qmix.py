@@ -1,0 +1,187 @@
+"""QMIX (Rashid et al. 2018, 2020): agents that act alone on utilities learned through the value of the team.
+
+With `mixer: sum` it is VDN (Sunehag et al. 2018). Agents of all groups are mixed together, and learn from the team's
+reward in windows of consecutive steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from marl_pipeline.algos.acceleration import Acceleration
+from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, masked, q_networks
+from marl_pipeline.algos.algorithm import Advance
+from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings, follow
+from marl_pipeline.algos.inputs import Inputs
+from marl_pipeline.algos.mixers import Monotonic, Sum
+from marl_pipeline.algos.off_policy import Collector
+from marl_pipeline.algos.replay import Replay, Windows
+from marl_pipeline.algos.returns import lambda_returns, n_step_returns
+from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.config import Count, Fraction, Positive, Section
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.seeding import forked, stream
+
+
+class MixerSettings(Section):
+    """`sum` (VDN) has no weights; `monotonic` (QMIX) a hidden layer of `width` and hypernetworks of `hyper`."""
+
+    kind: Literal["sum", "monotonic"]
+    width: Count
+    hyper: Count
+
+
+class QMIXSettings(Section):
+    """Everything that can be chosen.
+
+    Attributes:
+        targets: `n_step` returns of `n_step` steps, or `lambda` returns, inside the window.
+        double: the learned network picks the next action, the target network values it (van Hasselt et al. 2016).
+        window: consecutive steps learned together, and the rows between two starts where a memory is kept.
+        burn_in: the first steps of a window that only warm up the memory (Kapturowski et al. 2019).
+        batch: windows per update.
+        collect: steps of every copy per turn; `updates` follow.
+        capacity: environment steps kept; `learn_from`: environment steps before the first update.
+    """
+
+    network: NetworkSettings
+    mixer: MixerSettings
+    descent: DescentSettings
+    target: TargetSettings
+    epsilon: Schedule
+    gamma: Fraction
+    targets: Literal["n_step", "lambda"]
+    n_step: Count
+    td_lambda: Fraction
+    double: bool
+    reward_scale: Positive
+    window: Count
+    burn_in: int
+    batch: Count
+    collect: Count
+    updates: Count
+    capacity: Count
+    learn_from: Count
+    acceleration: Acceleration
+
+
+class QMIX:
+    """Implements `algorithm.Algorithm`."""
+
+    def __init__(
+        self, environment: Environment, inputs: Inputs, settings: QMIXSettings, *, seed: int, timesteps: int
+    ) -> None:
+        self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
+        networks = q_networks(environment, inputs, settings.network, seed=seed, name="qmix")
+        agents = sum(spec.agents for spec in environment.groups.values())
+        state = environment.state_size or sum(
+            spec.agents * inputs.width(group) for group, spec in environment.groups.items()
+        )
+        with forked(seed, "mixer", torch.device("cpu")):
+            mixer = (
+                Sum()
+                if settings.mixer.kind == "sum"
+                else Monotonic(agents, state, width=settings.mixer.width, hyper=settings.mixer.hyper)
+            )
+        self._learned = nn.ModuleDict({"networks": networks, "mixer": mixer.to(environment.device)})
+        self._target = copy.deepcopy(self._learned).requires_grad_(False)
+        self._descent = Descent(self._learned.parameters(), settings.descent)
+        self.policy = EpsilonGreedy(environment, networks, inputs)
+        first = environment.reset()
+        self._replay = Replay(
+            environment,
+            first,
+            capacity=settings.capacity,
+            memory=self.policy.memory_sizes(),
+            stride=settings.window if settings.network.memory else 1,
+        )
+        self._collector = Collector(environment, first, self.policy, self._replay, stream(seed, "exploration"))
+        self._generator = stream(seed, "replay")
+        self._steps = self._updates = 0
+        self._loss = settings.acceleration.compiled(self._losses)
+
+    def advance(self) -> Advance:
+        """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
+        s = self._settings
+        self.policy.epsilon = s.epsilon.at(self._steps / self._timesteps)
+        metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
+        self._steps += s.collect * self._environment.num_envs
+        if self._steps >= s.learn_from:
+            history = torch.stack([self._update() for _ in range(s.updates)])
+            metrics |= dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
+        return Advance(s.collect * self._environment.num_envs, metrics)
+
+    def _update(self) -> Tensor:
+        """One gradient step; loss, mean team value and gradient norm [3]."""
+        s = self._settings
+        windows = self._replay.windows(self._replay.draw(s.batch, s.window, self._generator), s.window)
+        rows = {group: self._inputs(group, seen.observation) for group, seen in windows.scene.groups.items()}
+        with s.acceleration.autocast(self._environment.device):
+            loss, q_mean = self._loss(windows, rows)
+        norm = self._descent.step(loss, self._steps / self._timesteps)
+        self._updates += 1
+        if self._updates % s.target.every == 0:
+            follow(self._target, self._learned, s.target.rate)
+        return torch.stack([loss.detach(), q_mean, norm])
+
+    def _losses(self, windows: Windows, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean squared error of the team's value over the valid steps of the windows, and the mean value."""
+        s = self._settings
+        chosen, following = [], []
+        for group, seen in windows.scene.groups.items():
+            memory = windows.memory.get(group)
+            values, _ = self._learned["networks"][group](rows[group], memory, windows.ends)
+            with torch.no_grad():
+                target_values, _ = self._target["networks"][group](rows[group], memory, windows.ends)
+                ranked = masked(values.detach() if s.double else target_values, seen.action_mask)[1:]
+                best = target_values[1:].gather(-1, ranked.argmax(-1, keepdim=True)).squeeze(-1)
+                following.append(torch.where(seen.acts[1:], best, 0.0))
+            utility = values[:-1].gather(-1, windows.taken[group].action.unsqueeze(-1)).squeeze(-1)
+            chosen.append(torch.where(seen.acts[:-1], utility, 0.0))
+        state = (
+            windows.scene.state
+            if windows.scene.state.shape[-1]
+            else torch.cat([table.flatten(-2) for table in rows.values()], dim=-1)
+        )
+        team = self._learned["mixer"](torch.cat(chosen, dim=-1), state[:-1])
+        with torch.no_grad():
+            team_following = self._target["mixer"](torch.cat(following, dim=-1), state[1:])
+            target = self._returns(windows, team_following)
+        weight = windows.valid.float()
+        weight[: s.burn_in] = 0.0
+        weight = weight / weight.sum().clamp(min=1.0)
+        loss = (functional.mse_loss(team.float(), target, reduction="none") * weight).sum()
+        return loss, (team.detach() * weight).sum()
+
+    def _returns(self, windows: Windows, following: Tensor) -> Tensor:
+        s = self._settings
+        reward = windows.team_reward * s.reward_scale
+        discount = s.gamma * ~windows.terminated
+        if s.targets == "lambda":
+            return lambda_returns(reward, discount, following.float(), windows.cut, s.td_lambda)
+        return n_step_returns(reward, discount, following.float(), windows.cut, s.n_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learned": self._learned.state_dict(),
+            "target": self._target.state_dict(),
+            "descent": self._descent.state_dict(),
+            "collector": self._collector.state_dict(),
+            "generator": self._generator.get_state(),
+            "steps": self._steps,
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._learned.load_state_dict(state["learned"])
+        self._target.load_state_dict(state["target"])
+        self._descent.load_state_dict(state["descent"])
+        self._collector.load_state_dict(state["collector"])
+        self._generator.set_state(state["generator"].cpu())
+        self._steps, self._updates = state["steps"], state["updates"]

@@ -1,0 +1,1 @@
+"""Small common-payoff games whose optimum is known, to see what a learner can and cannot represent."""

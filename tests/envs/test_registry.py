@@ -1,0 +1,65 @@
+"""Environments by name, and every mistake in a name or an option told in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marl_pipeline.envs import registry
+from marl_pipeline.envs.matrix.games import two_step
+from marl_pipeline.errors import UserError
+
+
+@pytest.mark.parametrize("name", registry.ENVIRONMENTS)
+def test_every_built_in_environment_is_made(name: str) -> None:
+    env = registry.make(name, 3, seed=1)
+    assert env.num_envs == 3
+    assert env.reset().state.shape == (3, env.state_size)
+
+
+def test_options_reach_the_environment() -> None:
+    env = registry.make("mpe/simple_spread", 2, seed=0, agents=4, episode=7, local_ratio=0, continuous=True)
+    assert env.groups["agents"].agents == 4
+
+
+def test_the_users_own_environment_is_found_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_game.py").write_text(
+        "from marl_pipeline.envs.matrix.games import penalty as Penalty\nclass Mute:\n"
+        "    def __init__(self, num_envs, *, seed, device): self.groups = {}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["/nowhere", *__import__("sys").path])
+    assert registry.make("my_game:Penalty", 2, seed=0, penalty=-1).num_envs == 2
+    with pytest.raises(UserError, match=r"'my_game:Mute': Mute lacks state_size, num_envs, device, reset"):
+        registry.make("my_game:Mute", 2, seed=0)
+    with pytest.raises(UserError, match="module 'my_game' has no 'Nobody'"):
+        registry.make("my_game:Nobody", 2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mpe/simple_spred", {}, "'mpe/simple_spred' is not known; did you mean 'mpe/simple_spread'"),
+        ("chess", {}, r"'chess' is not known \(known: mpe/simple_spread, .*\), or write pettingzoo:<module>"),
+        ("no_such_module:Game", {}, "no module named 'no_such_module'"),
+        ("mpe/simple_spread", {"agent": 3}, "unknown option 'agent'; did you mean 'agents'"),
+        ("matrix/two_step", {"episode": 3}, r"unknown option 'episode' \(known: none\)"),
+        ("mpe/simple_spread", {"agents": "three"}, "option 'agents' must be int, found 'three'"),
+        ("mpe/simple_spread", {"agents": True}, "option 'agents' must be int, found True"),
+        ("mpe/simple_spread", {"agents": 0}, "agents=0"),
+        ("mpe/simple_spread", {"episode": 0}, "episode=0"),
+        ("mpe/simple_spread", {"local_ratio": 1.5}, "local_ratio=1.5"),
+    ],
+)
+def test_mistakes_are_named(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        registry.make(name, 1, seed=0, **options)
+
+
+def test_at_least_one_copy_is_made() -> None:
+    with pytest.raises(UserError, match="num_envs=0"):
+        registry.make("matrix/two_step", 0, seed=0)
+    assert two_step(1, seed=0).num_envs == 1
