@@ -1,16 +1,23 @@
-"""Who runs the loop of a training run. `torch` is this project's own, in this process."""
+"""Who runs the loop of a training run. `torch` is this project's own, in this process.
+
+Whatever the engine, what it hands back are the weights of the project's own policy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from marl_pipeline.algos import registry
-from marl_pipeline.algos.algorithm import Algorithm, Policy
-from marl_pipeline.algos.experiment import Evaluate, Run, run
+from marl_pipeline.algos.algorithm import Policy
+from marl_pipeline.algos.engines.data_parallel import train_alone
+from marl_pipeline.algos.engines.task import Task, Trained
+from marl_pipeline.algos.experiment import Evaluate, Run
 from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import OnStep
@@ -21,35 +28,29 @@ WEIGHTS = "policy.safetensors"
 CHECKPOINTS_A_RUN = 20
 
 
-class Engine(Protocol):
-    """Trains a job and brings back what it trained."""
+def train(
+    job: Job, world: World, folder: Path, *, evaluate: Evaluate, checkpoint: Checkpointer, on_step: OnStep
+) -> Run:
+    """Trains the job from `checkpoint` on and writes the weights of its policy into `folder`, which exists.
 
-    def train(
-        self, job: Job, world: World, folder: Path, *, evaluate: Evaluate, checkpoint: Checkpointer, on_step: OnStep
-    ) -> Run:
-        """Trains from `checkpoint` on and writes the policy into `folder`, which exists.
-
-        The files depend on the job only: no times, no paths.
-        """
-        ...
-
-    def load(self, job: Job, world: World, folder: Path) -> Policy:
-        """The policy that `train` wrote."""
-        ...
-
-
-class TorchEngine:
-    """`algos.experiment.run` in this process; the policy is one file of weights."""
-
-    def train(
-        self, job: Job, world: World, folder: Path, *, evaluate: Evaluate, checkpoint: Checkpointer, on_step: OnStep
-    ) -> Run:
-        if job.workers != 1:
-            raise UserError(f"--workers {job.workers}: the engine torch is one process; choose --engine ray")
-        algorithm = build(job, world)
-        done = run(
-            algorithm,
+    Raises:
+        UserError: no such engine, or one that cannot train this.
+    """
+    if job.engine not in ENGINES:
+        raise UserError(f"--engine {job.engine}: not known (known: {', '.join(ENGINES)})")
+    chosen = registry.parse(job.algo, job.settings)
+    trained = ENGINES[job.engine](
+        Task(
+            algorithm=job.algo,
+            settings=chosen.settings,
+            build=partial(registry.build, job.algo),
+            make=world.training,
+            inputs=world.inputs,
+            num_envs=chosen.envs,
+            seed=job.seed,
             timesteps=job.timesteps,
+            workers=job.workers,
+            device=torch.device(job.device),
             evaluate=evaluate,
             evaluate_every=job.evaluate_every,
             checkpoint=checkpoint,
@@ -57,32 +58,43 @@ class TorchEngine:
             label=f"{job.algo} on {job.env}, seed {job.seed}",
             on_step=on_step,
         )
-        weights = algorithm.policy.module.state_dict()
-        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in weights.items()}, folder / WEIGHTS)
-        return done
-
-    def load(self, job: Job, world: World, folder: Path) -> Policy:
-        policy = build(job, world).policy
-        policy.module.load_state_dict(load_file(folder / WEIGHTS))
-        return policy
+    )
+    save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, folder / WEIGHTS)
+    return trained.run
 
 
-def build(job: Job, world: World) -> Algorithm:
-    """The algorithm of a job over its training environment."""
-    chosen = registry.parse(job.algo, job.settings)
-    environment = world.training(chosen.envs, job.seed)
-    return registry.build(job.algo, environment, world.inputs, chosen.settings, seed=job.seed, timesteps=job.timesteps)
-
-
-ENGINES: Mapping[str, Callable[[], Engine]] = {"torch": TorchEngine}
-
-
-def engine(name: str) -> Engine:
-    """The engine called `name`.
+def load(job: Job, world: World, folder: Path) -> Policy:
+    """The policy of a job whose weights lie in `folder`.
 
     Raises:
-        UserError: there is none.
+        UserError: they are missing or damaged.
     """
-    if name not in ENGINES:
-        raise UserError(f"--engine {name}: not known (known: {', '.join(ENGINES)})")
-    return ENGINES[name]()
+    chosen = registry.parse(job.algo, job.settings)
+    environment = world.training(1, job.seed)
+    algorithm = registry.build(
+        job.algo, environment, world.inputs, chosen.settings, seed=job.seed, timesteps=job.timesteps
+    )
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train again with --fresh") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}); train again with --fresh") from None
+    algorithm.policy.module.load_state_dict(weights)
+    return algorithm.policy
+
+
+def _torch(task: Task) -> Trained:
+    if task.workers != 1:
+        raise UserError(f"--workers {task.workers}: the engine torch is one process; choose --engine ray")
+    return train_alone(task)
+
+
+def _ray(task: Task) -> Trained:
+    from marl_pipeline.algos.engines.ray_train import train as train_on_ray
+
+    return train_on_ray(task)
+
+
+ENGINES: Mapping[str, Callable[[Task], Trained]] = {"torch": _torch, "ray": _ray}

@@ -12,7 +12,7 @@ import torch
 from marl_pipeline.algos.greedy import greedy_returns
 from marl_pipeline.stages.harness import set_threads
 from marl_pipeline.stages.store.runs import read_run
-from marl_pipeline.stages.training_runs.engines import engine
+from marl_pipeline.stages.training_runs import engines
 from marl_pipeline.stages.training_runs.job import Job
 from marl_pipeline.stages.training_runs.one import interval_of
 from marl_pipeline.stages.training_runs.worlds import world
@@ -78,7 +78,7 @@ def evaluate_run(
     recorder = SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags)
     status: Status = "FAILED"
     try:
-        policy = engine(job.engine).load(job, made, folder)
+        policy = engines.load(job, made, folder)
         returns = greedy_returns(made.test(episodes, seed), policy).to(torch.float32)
         mean, std = float(returns.mean()), float(returns.std())
         if not math.isfinite(mean):

@@ -21,7 +21,7 @@ from marl_pipeline.errors import UserError
 from marl_pipeline.progress import OnStep
 from marl_pipeline.stages.harness import set_threads
 from marl_pipeline.stages.store.runs import RUN, TIMING, new_run, read_run, read_timing, write_json
-from marl_pipeline.stages.training_runs.engines import engine
+from marl_pipeline.stages.training_runs import engines
 from marl_pipeline.stages.training_runs.job import CHECKPOINTS, Job
 from marl_pipeline.stages.training_runs.worlds import World, world
 from marl_pipeline.tracking import SpoolRecorder, Status, flatten, git_tags
@@ -84,7 +84,7 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
     with _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
         with _recorded(job, key, root, on_step) as (recorder, recorded):
             with new_run(folder) as partial:
-                done = engine(job.engine).train(
+                done = engines.train(
                     job, made, partial, evaluate=_evaluate(job, made), checkpoint=checkpoint, on_step=recorded
                 )
                 write_json(partial / RUN, _record(job, key, made, done))
