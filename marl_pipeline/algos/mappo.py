@@ -6,12 +6,30 @@ learner adds the value normalisation around it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from torch import Tensor
 
-from marl_pipeline.algos.ppo import PPO, ActorCritic
+from marl_pipeline.algos.acceleration import Acceleration
+from marl_pipeline.algos.distributions import Categorical, Distribution
+from marl_pipeline.algos.ppo import PPO, ActorCritic, PPOSettings
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.rollout import Experience
 from marl_pipeline.algos.value_norm import ValueNorm
 from marl_pipeline.config import PPOParams
+
+
+class MAPPOSettings(PPOSettings):
+    """PPO's settings, and what the central critic sees.
+
+    Attributes:
+        critic: `state`, the global state alone: one value for all agents of a group, computed once per state (one for
+            each agent where they share no parameters). `agent_state`, besides it the agent's own observation and which
+            agent it is (the agent-specific state): right where agents of a group are paid differently.
+    """
+
+    critic: Literal["state", "agent_state"]
 
 
 class MAPPO(PPO):
@@ -22,9 +40,28 @@ class MAPPO(PPO):
     """
 
     def __init__(
-        self, policy: ActorCritic, params: PPOParams, *, norm: ValueNorm | None, learning_rate: float | None = None
+        self,
+        policy: ActorCritic,
+        params: PPOParams | PPOSettings,
+        *,
+        norm: ValueNorm | None,
+        learning_rate: float | None = None,
+        distribution: Callable[[Tensor, Tensor], Distribution] = Categorical,
+        chunk: int = 1,
+        acceleration: Acceleration | None = None,
+        fused: bool = False,
+        reduction: Reduction = ALONE,
     ) -> None:
-        super().__init__(policy, params, learning_rate=learning_rate)
+        super().__init__(
+            policy,
+            params,
+            learning_rate=learning_rate,
+            distribution=distribution,
+            chunk=chunk,
+            acceleration=acceleration,
+            fused=fused,
+            reduction=reduction,
+        )
         self.norm = norm
 
     def real_values(self, experience: Experience) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,5 +73,5 @@ class MAPPO(PPO):
     def value_targets(self, targets: Tensor, acts: Tensor) -> Tensor:
         if self.norm is None:
             return targets
-        self.norm.update(targets[acts])
+        self.norm.update(targets[acts], self.reduction)
         return self.norm.normalise(targets)

@@ -6,16 +6,86 @@ Agents of a group share one module, are masked by `acts`, and may be absent or w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from marl_pipeline.algos.acceleration import Acceleration
+from marl_pipeline.algos.distributions import Categorical, Distribution
 from marl_pipeline.algos.gae import generalised_advantages
-from marl_pipeline.algos.rollout import Experience, masked_log_softmax
-from marl_pipeline.config import PPOParams
+from marl_pipeline.algos.reduction import ALONE, Reduction
+from marl_pipeline.algos.rollout import Experience
+from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.config import Count, Fraction, NonNegative, Positive, PPOParams, Section
+
+
+class NetworkSettings(Section):
+    """Shape of actor and critic, which are networks of their own.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        activation: after each of them.
+        normalise_inputs: LayerNorm on the rows that come in; it hides their common scale.
+        actor_gain: of the actor's last layer; small, so that the first policy is nearly uniform.
+        log_std: initial log deviation of a Gaussian policy, before the squashing.
+        memory: a GRU between the last hidden layer and the output, as wide as that layer.
+        share_parameters: one network for all agents of a group, or one for each.
+    """
+
+    hidden: Annotated[tuple[int, ...], Field(min_length=1)]
+    activation: Literal["tanh", "relu"]
+    normalise_inputs: bool
+    actor_gain: Positive
+    log_std: float
+    memory: Literal["none", "gru"]
+    share_parameters: bool
+
+
+class PPOSettings(Section):
+    """PPO, and independent PPO (de Witt et al. 2020) where there are several agents: every agent has a local critic.
+
+    Attributes:
+        num_envs: copies of the environment.
+        horizon: L, steps in every copy between two updates.
+        epochs, minibatches: passes over a rollout, and the parts of each pass; 1 part is full-batch learning.
+        chunk: steps of the sequences that a GRU learns from; divides the horizon; 1 without memory.
+        clip: how far the probability ratio, and the value around its old estimate, may pay.
+        normalise_values: the critic learns standardised returns (`value_norm`).
+        target_kl: an update stops when the policy has moved by 1.5 times this (null: it never does).
+        reward: `agent`, each agent's own, or `team`, what the team earned, for all alike.
+    """
+
+    num_envs: Count
+    horizon: Count
+    epochs: Count
+    minibatches: Count
+    chunk: Count
+    learning_rate: Schedule
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)]
+    gae_lambda: Fraction
+    clip: Positive
+    entropy: NonNegative
+    value_coefficient: NonNegative
+    huber_delta: Positive
+    normalise_values: bool
+    max_grad_norm: Positive
+    target_kl: Positive | None
+    reward: Literal["agent", "team"]
+    network: NetworkSettings
+    acceleration: Acceleration
+
+    @model_validator(mode="after")
+    def _chunks_fit(self) -> Self:
+        if self.network.memory == "none" and self.chunk != 1:
+            raise ValueError(f"chunk {self.chunk}: a network without memory learns from single steps (chunk 1)")
+        if self.horizon % self.chunk:
+            raise ValueError(f"chunk {self.chunk} does not divide horizon {self.horizon}")
+        return self
 
 
 class ActorCritic(Protocol):
@@ -25,7 +95,10 @@ class ActorCritic(Protocol):
     def module(self) -> nn.Module: ...
 
     def evaluate(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [M, A, actions] and values [M, A] for M stored steps."""
+        """Parameters of the action distributions (logits) [M, A, P] and values [M, A] for M stored steps.
+
+        A policy that learns from sequences is given [M, C, ...] and answers [M, C, A, ...].
+        """
         ...
 
 
@@ -38,18 +111,74 @@ class Losses:
     clipped: Tensor
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Stored steps [M, A, ...], or sequences of them [M, C, A, ...]; names as in `Experience`."""
+
+    inputs: dict[str, Tensor]
+    mask: Tensor
+    action: Tensor
+    acts: Tensor
+    old_log_prob: Tensor
+    old_value: Tensor
+    advantage: Tensor
+    target: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Batch:
+        return Batch(
+            {key: tensor[rows] for key, tensor in self.inputs.items()},
+            self.mask[rows],
+            self.action[rows],
+            self.acts[rows],
+            self.old_log_prob[rows],
+            self.old_value[rows],
+            self.advantage[rows],
+            self.target[rows],
+        )
+
+
 class PPO:
     """Updates one group's policy from its experience.
 
-    The minibatch is a set of (step, copy) pairs with all their agents, so per-agent heads stay one batched product.
+    The minibatch is a set of (step, copy) pairs with all their agents, so per-agent heads stay one batched product;
+    with `chunk` > 1 it is a set of sequences of that many steps.
+
+    Args:
+        learning_rate: that of the params, or the start of its schedule, by default; see `set_learning_rate`.
+        distribution: from parameters and mask to the distribution of actions.
+        chunk: steps of a sequence; divides the horizon.
+        acceleration: of the losses; None for float32 as written.
+        fused: Adam in one kernel (equal to rounding).
+        reduction: what is shared with fellow workers.
     """
 
-    def __init__(self, policy: ActorCritic, params: PPOParams, *, learning_rate: float | None = None) -> None:
+    def __init__(
+        self,
+        policy: ActorCritic,
+        params: PPOParams | PPOSettings,
+        *,
+        learning_rate: float | None = None,
+        distribution: Callable[[Tensor, Tensor], Distribution] = Categorical,
+        chunk: int = 1,
+        acceleration: Acceleration | None = None,
+        fused: bool = False,
+        reduction: Reduction = ALONE,
+    ) -> None:
         self.policy = policy
         self.params = params
-        self.optimizer = torch.optim.Adam(
-            policy.module.parameters(), lr=learning_rate or params.learning_rate, eps=1e-5
-        )
+        self.distribution = distribution
+        self.chunk = chunk
+        self.reduction = reduction
+        self.acceleration = acceleration or Acceleration(precision="float32", compile=False)
+        self._losses = self.acceleration.compiled(self.losses)
+        if learning_rate is None:
+            rate = params.learning_rate
+            learning_rate = rate.start if isinstance(rate, Schedule) else rate
+        self.optimizer = torch.optim.Adam(policy.module.parameters(), lr=learning_rate, eps=1e-5, fused=fused or None)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
 
     def real_values(self, experience: Experience) -> tuple[Tensor, Tensor, Tensor]:
         """The critic's estimates in units of reward: at each step, at cuts, after the last step."""
@@ -78,81 +207,80 @@ class PPO:
             gamma=p.gamma,
             gae_lambda=p.gae_lambda,
         )
-        acts = experience.acts.flatten(0, 1)
-        if not bool(acts.any()):
+        if not int(self.reduction.sum(experience.acts.sum())):
             return {}
-        advantage = _standardise(estimate.advantage.flatten(0, 1), acts)
-        target = self.value_targets(estimate.value_target, experience.acts).flatten(0, 1)
-        inputs = {key: tensor.flatten(0, 1) for key, tensor in experience.inputs.items()}
-        action, mask = experience.action.flatten(0, 1), experience.action_mask.flatten(0, 1)
-        old_log_prob, old_value = experience.log_prob.flatten(0, 1), experience.value.flatten(0, 1)
-
-        rows = len(acts)
+        target = self.value_targets(estimate.value_target, experience.acts)
+        batch = self.batch(experience, _standardise(estimate.advantage, experience.acts, self.reduction), target)
         history: list[Tensor] = []
         for _ in range(p.epochs):
-            order = torch.randperm(rows, generator=generator, device=generator.device).to(acts.device)
-            for part in order.chunk(p.minibatches):
-                losses = self._losses(
-                    {key: tensor[part] for key, tensor in inputs.items()},
-                    mask[part],
-                    action[part],
-                    acts[part],
-                    old_log_prob[part],
-                    old_value[part],
-                    advantage[part],
-                    target[part],
-                )
-                self._descend(losses.policy + p.value_coefficient * losses.value - p.entropy * losses.entropy)
-                history.append(
-                    torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped]).detach()
-                )
-            if float(history[-1][3]) > 1.5 * p.target_kl:
+            for part in self._parts(batch, generator):
+                with self.acceleration.autocast(part.target.device):
+                    losses = self._losses(part)
+                rows = part.acts.sum()
+                self._descend(losses.policy + p.value_coefficient * losses.value - p.entropy * losses.entropy, rows)
+                figures = torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped])
+                history.append(self.reduction.mean(figures.detach(), rows))
+            if p.target_kl is not None and float(history[-1][3]) > 1.5 * p.target_kl:
                 break
         means = torch.stack(history).mean(0).tolist()
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
         if not all(map(math.isfinite, means)):
             raise FloatingPointError(f"training diverged: {dict(zip(names, means, strict=True))}")
-        residual = (estimate.value_target - value)[experience.acts]
-        explained = 1 - residual.var() / estimate.value_target[experience.acts].var().clamp(min=1e-8)
+        _, unexplained = self.reduction.moments((estimate.value_target - value)[experience.acts])
+        _, spread = self.reduction.moments(estimate.value_target[experience.acts])
+        explained = 1 - unexplained / spread.clamp(min=1e-8)
         return {**dict(zip(names, means, strict=True)), "explained_variance": float(explained)}
 
-    def _losses(
-        self,
-        inputs: dict[str, Tensor],
-        mask: Tensor,
-        action: Tensor,
-        acts: Tensor,
-        old_log_prob: Tensor,
-        old_value: Tensor,
-        advantage: Tensor,
-        target: Tensor,
-    ) -> Losses:
-        p = self.params
-        logits, value = self.policy.evaluate(inputs)
-        log_probs = masked_log_softmax(logits, mask)
-        log_ratio = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1) - old_log_prob
+    def batch(self, experience: Experience, advantage: Tensor, target: Tensor) -> Batch:
+        """A rollout as the losses read it, with what it is to teach [L, E, A]."""
+        return Batch(
+            inputs={key: sequences(tensor, self.chunk) for key, tensor in experience.inputs.items()},
+            mask=sequences(experience.action_mask, self.chunk),
+            action=sequences(experience.action, self.chunk),
+            acts=sequences(experience.acts, self.chunk),
+            old_log_prob=sequences(experience.log_prob, self.chunk),
+            old_value=sequences(experience.value, self.chunk),
+            advantage=sequences(advantage, self.chunk),
+            target=sequences(target, self.chunk),
+        )
+
+    def _parts(self, batch: Batch, generator: torch.Generator) -> Iterator[Batch]:
+        """One pass over the batch in random minibatches; the whole batch needs no order."""
+        if self.params.minibatches == 1:
+            yield batch
+            return
+        rows, device = len(batch.acts), batch.acts.device
+        order = torch.randperm(rows, generator=generator, device=generator.device).to(device)
+        for part in order.chunk(self.params.minibatches):
+            yield batch[part]
+
+    def losses(self, batch: Batch) -> Losses:
+        """Means over the agents that acted."""
+        p, acts, advantage, target = self.params, batch.acts, batch.advantage, batch.target
+        parameters, value = self.policy.evaluate(batch.inputs)
+        policy = self.distribution(parameters, batch.mask)
+        log_ratio = policy.log_prob(batch.action) - batch.old_log_prob
         log_ratio = torch.where(acts, log_ratio, 0.0)
         ratio = log_ratio.exp()
         surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - p.clip, 1 + p.clip) * advantage)
-        clipped_value = old_value + (value - old_value).clamp(-p.clip, p.clip)
+        clipped_value = batch.old_value + (value - batch.old_value).clamp(-p.clip, p.clip)
         value_loss = torch.maximum(
             functional.huber_loss(value, target, reduction="none", delta=p.huber_delta),
             functional.huber_loss(clipped_value, target, reduction="none", delta=p.huber_delta),
         )
-        allowed = torch.where(mask, log_probs, 0.0)  # before the product: -inf x 0 has no gradient
-        plogp = allowed.exp() * allowed
         weight = acts.float() / acts.sum().clamp(min=1)
         return Losses(
             policy=-(surrogate * weight).sum(),
             value=(value_loss * weight).sum(),
-            entropy=-(plogp.sum(-1) * weight).sum(),
+            entropy=(policy.entropy() * weight).sum(),
             kl=((ratio - 1 - log_ratio) * weight).sum(),
             clipped=(((ratio - 1).abs() > p.clip) * weight).sum(),
         )
 
-    def _descend(self, loss: Tensor) -> None:
+    def _descend(self, loss: Tensor, rows: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.reduction.average_gradients(self.policy.module.parameters(), rows)
         nn.utils.clip_grad_norm_(self.policy.module.parameters(), self.params.max_grad_norm)
         self.optimizer.step()
 
@@ -164,8 +292,16 @@ class PPO:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _standardise(advantage: Tensor, acts: Tensor) -> Tensor:
+def _standardise(advantage: Tensor, acts: Tensor, reduction: Reduction) -> Tensor:
     """Zero mean and unit variance over the agents that acted; 0 elsewhere."""
-    live = advantage[acts]
-    scaled = (advantage - live.mean()) / live.std(correction=0).clamp(min=1e-8)
+    mean, variance = reduction.moments(advantage[acts])
+    scaled = (advantage - mean) / variance.sqrt().clamp(min=1e-8)
     return torch.where(acts, scaled, 0.0)
+
+
+def sequences(stored: Tensor, chunk: int) -> Tensor:
+    """[L, E, ...] as single steps [L x E, ...], or cut into sequences [L / chunk x E, chunk, ...]."""
+    if chunk == 1:
+        return stored.flatten(0, 1)
+    steps, envs, *shape = stored.shape
+    return stored.reshape(steps // chunk, chunk, envs, *shape).transpose(1, 2).flatten(0, 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from marl_pipeline.algos.distributions import masked_log_softmax, sample
 from marl_pipeline.envs.protocol import Environment, Timestep
 
 
@@ -19,7 +20,7 @@ class Decision:
     Attributes:
         inputs: what the policy needs to decide again the same way, [E, ...] each: references into tables and the
             small dynamic state, never the looked-up rows.
-        action: [E, A] int64.
+        action: [E, A, *shape].
         log_prob, value: [E, A] float32.
     """
 
@@ -33,7 +34,11 @@ class Controller(Protocol):
     """Decides for every group of an environment."""
 
     def decide(self, timestep: Timestep, generator: torch.Generator | None) -> dict[str, Decision]:
-        """Samples with `generator`; takes the most probable action without one."""
+        """Samples with `generator`; takes the most probable action without one.
+
+        A controller with memory moves it on when it samples and only then: without a generator it is asked what it
+        thinks of a timestep, not told that time passes.
+        """
         ...
 
 
@@ -43,8 +48,9 @@ class Experience:
 
     Attributes:
         inputs: [L, E, ...] each, as in `Decision`.
-        action, log_prob, value, acts, reward, discount: [L, E, A].
-        action_mask: [L, E, A, actions].
+        action: [L, E, A, *shape].
+        log_prob, value, acts, reward, discount: [L, E, A].
+        action_mask: [L, E, A, mask_width].
         cut: [L, E], the episode ended with this transition.
         cut_value: [L, E, A], the critic's value of the state in which the episode ended; read only where `cut`, and
             multiplied by a `discount` of 0 where it was terminated.
@@ -64,19 +70,6 @@ class Experience:
     last_value: Tensor
 
 
-def sample(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Categorical sample by the Gumbel-max trick; the mode when there is no generator.
-
-    Args:
-        logits: [..., actions], -inf where not allowed.
-    """
-    if generator is None:
-        return logits.argmax(-1)
-    exponential = torch.empty(logits.shape, device=logits.device).exponential_(generator=generator)
-    gumbel = -exponential.clamp(min=1e-30).log()
-    return (logits + gumbel).argmax(-1)
-
-
 def decide_from(
     inputs: dict[str, Tensor], logits: Tensor, value: Tensor, mask: Tensor, generator: torch.Generator | None
 ) -> Decision:
@@ -87,18 +80,25 @@ def decide_from(
     return Decision(inputs, action, log_prob, value)
 
 
-def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Log probabilities over the allowed actions; -inf elsewhere (Huang & Ontanon 2022)."""
-    return logits.masked_fill(~mask, -torch.inf).log_softmax(-1)
-
-
 class Collector:
-    """Steps one environment with one controller and keeps where it is between rollouts."""
+    """Steps one environment with one controller and keeps where it is between rollouts.
 
-    def __init__(self, environment: Environment, controller: Controller, generator: torch.Generator) -> None:
+    Args:
+        on_reset: told the [E] mask of the copies that start new episodes, for a controller that has memory to forget.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        controller: Controller,
+        generator: torch.Generator,
+        *,
+        on_reset: Callable[[Tensor], None] | None = None,
+    ) -> None:
         self.environment = environment
         self.controller = controller
         self.generator = generator
+        self._on_reset = on_reset
         self._timestep = environment.reset()
 
     @torch.no_grad()
@@ -132,6 +132,8 @@ class Collector:
                     }
                 )
             self._timestep = self.environment.reset(done) if any_done else after
+            if any_done and self._on_reset is not None:
+                self._on_reset(done)
         last = self.controller.decide(self._timestep, None)
         return {
             name: Experience(
