@@ -8,12 +8,16 @@ are normalised by, and whatever decides about going on. One process alone learns
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from marl_pipeline.config import Section
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
+
+Settings = TypeVar("Settings", bound=Section)
 
 
 class Reduction:
@@ -59,7 +63,8 @@ class Reduction:
         parameters = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]), rows)
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parts = torch.split(flat, [p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
     def own_seed(self, seed: int) -> int:
@@ -78,6 +83,12 @@ class Reduction:
         if count % self.workers:
             raise UserError(f"{what}: {count} cannot be shared equally by {self.workers} workers; choose a multiple")
         return count // self.workers
+
+    def shared(self, settings: Settings, *totals: str) -> Settings:
+        """The settings with this worker's part of those fields, so that all workers together keep to the settings."""
+        if self.workers == 1:
+            return settings
+        return settings.model_copy(update={name: self.share(getattr(settings, name), name) for name in totals})
 
 
 ALONE = Reduction()

@@ -16,7 +16,7 @@ from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings
 
 PRESETS = Path(marl_pipeline.algos.__file__).parent / "presets"
-FAST = {"kind": "constant", "start": 0.01, "end": 0.01, "share": 1.0}
+FAST = {"kind": "linear", "start": 0.03, "end": 0.0, "share": 1.0}
 
 
 def settings(algorithm: str, network: Mapping[str, Any] | None = None, **overrides: Any) -> PPOSettings:
@@ -28,7 +28,7 @@ def settings(algorithm: str, network: Mapping[str, Any] | None = None, **overrid
     return kind.model_validate(preset | small | overrides)
 
 
-def learner(environment: Any, chosen: PPOSettings, *, seed: int = 0, timesteps: int = 100_000) -> OnPolicy:
+def learner(environment: Any, chosen: PPOSettings, *, seed: int = 0, timesteps: int = 4_000) -> OnPolicy:
     return OnPolicy(environment, DenseInputs(environment.groups), chosen, seed=seed, timesteps=timesteps)
 
 

@@ -24,23 +24,20 @@ VARIANTS = {
 
 @pytest.mark.parametrize("algorithm", ["ppo", "ippo", "mappo"])
 def test_every_kind_of_action_is_learned(algorithm):
-    chosen = settings(algorithm, {"share_parameters": algorithm != "ippo"}, num_envs=64)
-    learned = learner(Targets(64, 0), chosen)
+    network = {"normalise_inputs": False, "share_parameters": algorithm != "ippo"}
+    learned = learner(Targets(32, 0), settings(algorithm, network, num_envs=32), timesteps=20 * 12 * 32)
     before = float(greedy_returns(Targets(256, 9), learned.policy).mean())
-    for _ in range(60):
-        metrics = learned.advance().metrics
-    assert metrics["choosers/reward_per_step"] > 0.9
-    assert metrics["pickers/reward_per_step"] > 0.85
-    assert metrics["movers/reward_per_step"] > -0.08
-    best = EPISODE * 3.0
+    for _ in range(20):
+        learned.advance()
     after = float(greedy_returns(Targets(256, 9), learned.policy).mean())
-    assert after > 0.93 * best
-    assert after > before + 5
+    best = EPISODE * 3.0  # the movers alone lose 3.3 by standing in the middle
+    assert before < 10
+    assert after > best - 0.5
 
 
 def test_masks_and_clocks_are_obeyed():
-    learned = learner(Colours(32, 0), settings("ppo", num_envs=32))
-    for _ in range(30):
+    learned = learner(Colours(32, 0), settings("ppo"))
+    for _ in range(20):
         learned.advance()
     returns = greedy_returns(Colours(64, 9), learned.policy)
     assert float(returns.mean()) > 0.95 * 8 * 3
@@ -141,9 +138,9 @@ def test_sequences_need_memory_and_divide_the_horizon():
 def test_bfloat16_changes_the_numbers_and_learns_all_the_same():
     exact = learner(Targets(16, 0), settings("ppo"))
     rough = learner(Targets(16, 0), settings("ppo", acceleration={"precision": "bfloat16", "compile": False}))
-    for _ in range(40):
+    for _ in range(12):
         exact.advance()
         metrics = rough.advance().metrics
-    assert metrics["choosers/reward_per_step"] > 0.75
+    assert metrics["choosers/reward_per_step"] > 0.9
     pairs = zip(leaves(exact.policy.module.state_dict()), leaves(rough.policy.module.state_dict()), strict=True)
     assert any(not torch.equal(ours[1], theirs[1]) for ours, theirs in pairs)

@@ -1,7 +1,7 @@
 """Several processes learn as one: copies of the environment are shared out, gradients are averaged.
 
 Every worker holds the same weights at all times and runs the one training loop (`experiment.run`); what it does for
-itself and what for all is decided here. Any launcher that gives each process its place in a torch process group will do.
+itself and what for all is decided here. Any launcher that gives each process its place in a process group will do.
 """
 
 from __future__ import annotations
