@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from marl_pipeline.commands import training
 from marl_pipeline.commands.console import Json, fail, print_json, repository
 from marl_pipeline.commands.env import env
 from marl_pipeline.errors import UserError
@@ -35,6 +36,8 @@ app.add_typer(bench, name="bench")
 def bench_() -> None:
     """A group even with one command."""
 
+
+training.register(app, env, bench)
 
 SUMMARY = Path("reports/rl_validation_summary.json")
 REPORT = Path("reports/rl_validation_summary.html")

@@ -208,6 +208,31 @@ class GuideParams(Section):
     repeat_penalty: NonNegative
     memory: Annotated[float, Field(gt=0.0, le=1.0)]
 
+    def coefficients(self) -> dict[str, float]:
+        """Every coefficient that is one number, by its dotted name; lists are left out."""
+        values: dict[str, Any] = self.model_dump()
+        weights = {f"weights.{name}": value for name, value in values.pop("weights").items()}
+        return weights | {name: value for name, value in values.items() if isinstance(value, float)}
+
+    def with_coefficients(self, changed: Mapping[str, float]) -> GuideParams:
+        """With some coefficients changed, by their dotted names.
+
+        Raises:
+            UserError: there is no such coefficient, or it cannot have that value.
+        """
+        values: dict[str, Any] = self.model_dump()
+        for name, value in changed.items():
+            section, _, leaf = name.rpartition(".")
+            if name not in self.coefficients():
+                raise UserError(f"market.guide.{name}: no such coefficient; there are {', '.join(self.coefficients())}")
+            (values[section] if section else values)[leaf] = value
+        try:
+            return GuideParams.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise UserError(f"market.guide.{where}: {problem['msg']} (found {problem['input']!r})") from None
+
 
 class MarketParams(Section):
     """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year.
@@ -320,6 +345,38 @@ class WalkForwardParams(Section):
         return self
 
 
+Range = tuple[float, float]
+
+
+class CalibrateRewardsParams(Section):
+    """The search for coefficients of `market.guide`: each trial trains symbol agents for `iterations` on the train
+    span, once per seed, and is scored by their net growth on the validation span. `ranges` names the coefficients as
+    `market.guide` does and gives the least and the largest value; `grid_points` values of each make the grid."""
+
+    preset: Literal["guide_v3_2", "net_shaped"]
+    sampler: Literal["grid", "tpe"]
+    trials: Count
+    grid_points: Annotated[int, Field(ge=2)]
+    iterations: Count
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    ranges: Annotated[Mapping[str, Range | Mapping[str, Range]], Field(min_length=1)]
+
+    def searched(self) -> dict[str, Range]:
+        """Dotted name -> least and largest value."""
+        found: dict[str, Range] = {}
+        for name, value in self.ranges.items():
+            parts = {name: value} if isinstance(value, tuple) else {f"{name}.{leaf}": value[leaf] for leaf in value}
+            found |= parts
+        return found
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name, (low, high) in self.searched().items():
+            if not low < high:
+                raise ValueError(f"ranges.{name} must rise, as in [0.0, 1.0]; found {[low, high]}")
+        return self
+
+
 class GatesParams(Section):
     min_net_return: float
     min_excess_sharpe: float
@@ -350,6 +407,7 @@ class Params(Section):
     fine_tune: FineTuneParams
     walk_forward: WalkForwardParams
     report: ReportParams
+    calibrate_rewards: CalibrateRewardsParams
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -376,16 +434,17 @@ def parse_params(values: object, origin: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
+        raise UserError(f"{origin}: {explain(error, Params)}") from None
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[Section]) -> str:
+    """What is wrong with the values of `model`, in one line that names the parameter."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
     match first["type"]:
         case "extra_forbidden":
-            text = f"unknown parameter '{where}'{_suggest(first['loc'])}"
+            text = f"unknown parameter '{where}'{_suggest(first['loc'], model)}"
         case "missing":
             text = f"parameter '{where}' is missing"
         case _:
@@ -394,9 +453,8 @@ def _explain(error: ValidationError) -> str:
     return text + (f"; and {more} more problem{'s' if more > 1 else ''}" if more else "")
 
 
-def _suggest(loc: Sequence[str | int]) -> str:
+def _suggest(loc: Sequence[str | int], model: Any) -> str:
     """Names the known key closest to the unknown one at `loc`."""
-    model: Any = Params
     for part in loc[:-1]:
         field = model.model_fields.get(part) if isinstance(part, str) and hasattr(model, "model_fields") else None
         model = field.annotation if field is not None else None

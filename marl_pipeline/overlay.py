@@ -131,11 +131,30 @@ def _find_profile(root: Path, profile: str, cwd: Path) -> tuple[Path, Path]:
     raise UserError(f"--profile {profile}: neither a file nor one of the profiles ({names})")
 
 
+def parse_values(texts: Iterable[str], option: str) -> dict[str, Any]:
+    """`key=value` and `section.key=value` texts of a command line as one nested mapping; the values are YAML.
+
+    Raises:
+        UserError: one of them is not of that form.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        if not re.fullmatch(r"[^.=\s]+(\.[^.=\s]+)*=.*", text, re.DOTALL):
+            raise UserError(f"{option} {text}: write key=value")
+        _lay_over(values, _parse_value(text, option), f"{option} {text}")
+    return values
+
+
 def _parse_override(override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
+    key, equals, _ = override.partition("=")
     if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)+", key.strip()):
         raise UserError(f"-S {override}: write section.key=value, as in -S run.workers=1")
-    value = _load_value(text, f"-S {override}")
+    return _parse_value(override, "-S")
+
+
+def _parse_value(text: str, option: str) -> dict[str, Any]:
+    key, _, written = text.partition("=")
+    value = _load_value(written, f"{option} {text}")
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     return dict(value)

@@ -21,7 +21,8 @@ class MarketView:
     Attributes:
         start: bar of row 0.
         symbol_rows: [T', N, K] float32: embedding, current scaled features, supervised probabilities less 1/3,
-            whether they and the features are available, sentiment.
+            whether they and the features are available, sentiment. Without an encoder or supervised models their
+            columns are left out.
         market_rows: [T', G] float32: regime and macro.
         columns: what the K columns are: name -> width, in order.
     """
@@ -32,20 +33,26 @@ class MarketView:
     columns: dict[str, int]
 
     @classmethod
-    def build(cls, dataset: Dataset, signals: Signals, embeddings: Embeddings, device: torch.device) -> MarketView:
-        rows = slice(embeddings.start, embeddings.start + len(embeddings.values))
-        bars, symbols = embeddings.values.shape[:2]
-        parts = {
-            "embedding": embeddings.values,
-            "features": dataset.features[rows],
-            "signals": (signals.probabilities[rows] - 1 / 3).reshape(bars, symbols, -1),
-            "available": np.stack([signals.available[rows], dataset.valid[rows]], axis=-1),
-            "sentiment": dataset.sentiment[rows],
-        }
+    def build(
+        cls, dataset: Dataset, signals: Signals | None, embeddings: Embeddings | None, device: torch.device
+    ) -> MarketView:
+        start = 0 if embeddings is None else embeddings.start
+        stop = dataset.bars if embeddings is None else start + len(embeddings.values)
+        rows = slice(start, stop)
+        parts = {} if embeddings is None else {"embedding": embeddings.values}
+        parts["features"] = dataset.features[rows]
+        available = [dataset.valid[rows]]
+        if signals is not None:
+            parts["signals"] = (signals.probabilities[rows] - 1 / 3).reshape(
+                stop - start, len(dataset.panel.symbols), -1
+            )
+            available.insert(0, signals.available[rows])
+        parts["available"] = np.stack(available, axis=-1)
+        parts["sentiment"] = dataset.sentiment[rows]
         stacked = np.concatenate([part.astype(np.float32) for part in parts.values()], axis=-1)
         market = np.concatenate([dataset.regime[rows], dataset.macro[rows]], axis=-1).astype(np.float32)
         return cls(
-            start=embeddings.start,
+            start=start,
             symbol_rows=torch.from_numpy(stacked).to(device),
             market_rows=torch.from_numpy(market).to(device),
             columns={name: part.shape[-1] for name, part in parts.items()},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos.algorithm import Memory
 from marl_pipeline.algos.inputs import Inputs
-from marl_pipeline.algos.networks import GRU, Duelling, linear, mlp
+from marl_pipeline.algos.value_networks import GRU, Duelling, linear, mlp
 from marl_pipeline.config import Count, Section
 from marl_pipeline.envs.protocol import Discrete, Environment, Timestep
 from marl_pipeline.errors import UserError

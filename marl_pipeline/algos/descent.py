@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.schedules import Schedule
 from marl_pipeline.config import Count, Fraction, Positive, Section
 
@@ -22,9 +23,12 @@ class DescentSettings(Section):
 
 
 class Descent:
-    """Clipped gradient descent with a learning rate that follows its schedule."""
+    """Clipped gradient descent with a learning rate that follows its schedule, in step with fellow workers."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], settings: DescentSettings) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], settings: DescentSettings, reduction: Reduction = ALONE
+    ) -> None:
+        self._reduction = reduction
         self._parameters, self._settings = list(parameters), settings
         rate = settings.learning_rate.start
         self._optimizer: torch.optim.Optimizer
@@ -33,8 +37,11 @@ class Descent:
         else:
             self._optimizer = torch.optim.RMSprop(self._parameters, lr=rate, eps=settings.epsilon, foreach=True)
 
-    def step(self, loss: Tensor, progress: float) -> Tensor:
+    def step(self, loss: Tensor, progress: float, rows: Tensor) -> Tensor:
         """Descends `loss` once at the rate of this `progress` of the run; other parameters get no gradient.
+
+        Args:
+            rows: how many live rows (a scalar) the loss is a mean of.
 
         Returns:
             the gradient's norm before clipping.
@@ -43,6 +50,7 @@ class Descent:
             group["lr"] = self._settings.learning_rate.at(progress)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self._parameters)  # type: ignore[no-untyped-call]
+        self._reduction.average_gradients(self._parameters, rows)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm, foreach=True)
         self._optimizer.step()
         return norm

@@ -21,6 +21,7 @@ from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.off_policy import Collector
 from marl_pipeline.algos.prioritised import Priorities, PrioritySettings
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Decisions, Replay
 from marl_pipeline.algos.schedules import Schedule
 from marl_pipeline.config import Count, Fraction, Positive, Section
@@ -70,7 +71,14 @@ class IDQN:
     """
 
     def __init__(
-        self, environment: Environment, inputs: Inputs, settings: IDQNSettings, *, seed: int, timesteps: int
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        settings: IDQNSettings,
+        *,
+        seed: int,
+        timesteps: int,
+        reduction: Reduction = ALONE,
     ) -> None:
         if settings.network.memory:
             raise UserError("idqn: network.memory must be 0: it learns from single decisions; qmix has a memory")
@@ -78,20 +86,21 @@ class IDQN:
             raise UserError(
                 f"idqn: look_ahead {settings.look_ahead} is shorter than n_step {settings.n_step}; raise look_ahead"
             )
+        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
         self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
         self._learned = q_networks(environment, inputs, settings.network, seed=seed, name="idqn")
         self._target = copy.deepcopy(self._learned).requires_grad_(False)
-        self._descent = Descent(self._learned.parameters(), settings.descent)
+        self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
         self.policy = EpsilonGreedy(environment, self._learned, inputs)
         first = environment.reset()
         self._replay = Replay(environment, first, capacity=settings.capacity, state=False)
-        self._collector = Collector(environment, first, self.policy, self._replay, stream(seed, "exploration"))
+        self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
         self._priorities = (
             Priorities(self._replay, settings.priorities, look_ahead=settings.look_ahead)
             if settings.priorities is not None
             else None
         )
-        self._generator = stream(seed, "replay")
+        self._generator = stream(own_seed, "replay")
         self._steps = self._updates = 0
         self._errors = settings.acceleration.compiled(self._temporal_differences)
 
@@ -127,7 +136,7 @@ class IDQN:
         count = torch.stack(counts).sum(0)
         total = count.sum().clamp(min=1)
         loss = torch.stack(losses).sum() / total
-        norm = self._descent.step(loss, progress)
+        norm = self._descent.step(loss, progress, count.sum())
         if self._priorities is not None:
             self._priorities.update(position, torch.stack(errors).sum(0) / count.clamp(min=1))
         self._updates += 1

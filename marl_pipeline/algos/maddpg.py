@@ -23,6 +23,7 @@ from marl_pipeline.algos.descent import Descent, DescentSettings, follow
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.noise import Noise
 from marl_pipeline.algos.off_policy import Collector
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay, Scene
 from marl_pipeline.algos.schedules import Schedule
 from marl_pipeline.algos.stacked import CentralCritics
@@ -108,10 +109,18 @@ class MADDPG:
     """
 
     def __init__(
-        self, environment: Environment, inputs: Inputs, settings: MADDPGSettings, *, seed: int, timesteps: int
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        settings: MADDPGSettings,
+        *,
+        seed: int,
+        timesteps: int,
+        reduction: Reduction = ALONE,
     ) -> None:
         if settings.critic_sees == "state" and not environment.state_size:
             raise UserError("maddpg: critic_sees: 'state', but this environment has none; choose 'observations'")
+        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
         self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
         initial = stream(seed, "maddpg/initial")
         self.policy = DecentralisedActors(
@@ -127,15 +136,15 @@ class MADDPG:
         self.target_actors, self.target_critics = (
             deepcopy(learned).requires_grad_(False) for learned in (self.policy.module, self.critics)
         )
-        self._actor_descent = Descent(self.policy.module.parameters(), settings.actor)
-        self._critic_descent = Descent(self.critics.parameters(), settings.critic)
+        self._actor_descent = Descent(self.policy.module.parameters(), settings.actor, reduction)
+        self._critic_descent = Descent(self.critics.parameters(), settings.critic, reduction)
         first = environment.reset()
         self._replay = Replay(environment, first, capacity=settings.capacity, state=settings.critic_sees == "state")
         self._collector = Collector(
-            environment, first, self.policy, self._replay, stream(seed, "maddpg/explore", environment.device)
+            environment, first, self.policy, self._replay, stream(own_seed, "maddpg/explore", environment.device)
         )
-        self._draws = stream(seed, "maddpg/draws")
-        self._relaxation = stream(seed, "maddpg/relaxation", environment.device)
+        self._draws = stream(own_seed, "maddpg/draws")
+        self._relaxation = stream(own_seed, "maddpg/relaxation", environment.device)
         self._targets = settings.acceleration.compiled(self.targets)
         self._critic_loss = settings.acceleration.compiled(self.critic_loss)
         self._actor_loss = settings.acceleration.compiled(self.actor_loss)
@@ -187,7 +196,7 @@ class MADDPG:
         with s.acceleration.autocast(device):
             target = self._targets(later, in_force, batch.returns, batch.factor, noise)
             critic_loss, value = self._critic_loss(now, in_force, target, alive)
-        critic_norm = self._critic_descent.step(critic_loss, progress)
+        critic_norm = self._critic_descent.step(critic_loss, progress, _rows(alive))
         figures = {"critic_loss": critic_loss.detach(), "q_mean": value, "critic_grad_norm": critic_norm}
         self._updates += 1
         if self._updates % s.actor_every == 0:
@@ -195,7 +204,7 @@ class MADDPG:
             noise = self._noise(now, 0.0, choices=True)
             with s.acceleration.autocast(device):
                 actor_loss = self._actor_loss(now, in_force, decided, noise)
-            actor_norm = self._actor_descent.step(actor_loss, progress)
+            actor_norm = self._actor_descent.step(actor_loss, progress, _rows(decided))
             follow(self.target_critics, self.critics, s.target_rate)
             follow(self.target_actors, self.policy.module, s.target_rate)
             figures |= {"actor_loss": actor_loss.detach(), "actor_grad_norm": actor_norm}
@@ -317,6 +326,11 @@ def _joint_row(view: View, codes: Mapping[str, Tensor]) -> Tensor:
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
     """Over the entries where `weight` is True; 0 if there are none."""
     return torch.where(weight, values, 0.0).sum() / weight.sum().clamp(min=1)
+
+
+def _rows(weight: Mapping[str, Tensor]) -> Tensor:
+    """How many entries of all groups count."""
+    return torch.stack([entries.sum() for entries in weight.values()]).sum()
 
 
 def _means(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

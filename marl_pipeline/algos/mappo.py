@@ -14,6 +14,7 @@ from torch import Tensor
 from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.distributions import Categorical, Distribution
 from marl_pipeline.algos.ppo import PPO, ActorCritic, PPOSettings
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.rollout import Experience
 from marl_pipeline.algos.value_norm import ValueNorm
 from marl_pipeline.config import PPOParams
@@ -49,6 +50,7 @@ class MAPPO(PPO):
         chunk: int = 1,
         acceleration: Acceleration | None = None,
         fused: bool = False,
+        reduction: Reduction = ALONE,
     ) -> None:
         super().__init__(
             policy,
@@ -58,6 +60,7 @@ class MAPPO(PPO):
             chunk=chunk,
             acceleration=acceleration,
             fused=fused,
+            reduction=reduction,
         )
         self.norm = norm
 
@@ -70,5 +73,5 @@ class MAPPO(PPO):
     def value_targets(self, targets: Tensor, acts: Tensor) -> Tensor:
         if self.norm is None:
             return targets
-        self.norm.update(targets[acts])
+        self.norm.update(targets[acts], self.reduction)
         return self.norm.normalise(targets)

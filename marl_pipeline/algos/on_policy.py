@@ -13,6 +13,7 @@ from marl_pipeline.algos.algorithm import Advance, Memory
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.mappo import MAPPO, MAPPOSettings
 from marl_pipeline.algos.ppo import PPO, PPOSettings
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.rollout import Collector, Decision
 from marl_pipeline.algos.utilisation import Utilisation, utilisation
 from marl_pipeline.envs.protocol import Environment, Timestep
@@ -28,7 +29,14 @@ class OnPolicy:
     """
 
     def __init__(
-        self, environment: Environment, inputs: Inputs, settings: PPOSettings, *, seed: int, timesteps: int
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        settings: PPOSettings,
+        *,
+        seed: int,
+        timesteps: int,
+        reduction: Reduction = ALONE,
     ) -> None:
         if settings.reward == "team":
             environment = SharedReward(environment)
@@ -49,12 +57,13 @@ class OnPolicy:
             )
             for name, spec in environment.groups.items()
         }
-        self.learners = {name: _learner(group, settings) for name, group in groups.items()}
+        self.learners = {name: _learner(group, settings, reduction) for name, group in groups.items()}
         self._team = Team(groups, environment.num_envs, device)
         self._policy = OnPolicyPolicy(groups, device)
-        self._minibatches = stream(seed, "minibatches")
+        own_seed = reduction.own_seed(seed)
+        self._minibatches = stream(own_seed, "minibatches")
         self._collector = Collector(
-            environment, self._team, stream(seed, "actions", device), on_reset=self._team.forget
+            environment, self._team, stream(own_seed, "actions", device), on_reset=self._team.forget
         )
 
     @property
@@ -106,7 +115,7 @@ class OnPolicy:
         self._minibatches.set_state(state["minibatches"])
 
 
-def _learner(group: GroupActorCritic, settings: PPOSettings) -> PPO:
+def _learner(group: GroupActorCritic, settings: PPOSettings, reduction: Reduction) -> PPO:
     return MAPPO(
         group,
         settings,
@@ -115,6 +124,7 @@ def _learner(group: GroupActorCritic, settings: PPOSettings) -> PPO:
         chunk=settings.chunk,
         acceleration=settings.acceleration,
         fused=True,
+        reduction=reduction,
     )
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.distributions import Categorical, Distribution
 from marl_pipeline.algos.gae import generalised_advantages
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.rollout import Experience
 from marl_pipeline.algos.schedules import Schedule
 from marl_pipeline.config import Count, Fraction, NonNegative, Positive, PPOParams, Section
@@ -148,6 +149,7 @@ class PPO:
         chunk: steps of a sequence; divides the horizon.
         acceleration: of the losses; None for float32 as written.
         fused: Adam in one kernel (equal to rounding).
+        reduction: what is shared with fellow workers.
     """
 
     def __init__(
@@ -160,11 +162,13 @@ class PPO:
         chunk: int = 1,
         acceleration: Acceleration | None = None,
         fused: bool = False,
+        reduction: Reduction = ALONE,
     ) -> None:
         self.policy = policy
         self.params = params
         self.distribution = distribution
         self.chunk = chunk
+        self.reduction = reduction
         self.acceleration = acceleration or Acceleration(precision="float32", compile=False)
         self._losses = self.acceleration.compiled(self.losses)
         if learning_rate is None:
@@ -203,27 +207,28 @@ class PPO:
             gamma=p.gamma,
             gae_lambda=p.gae_lambda,
         )
-        if not bool(experience.acts.any()):
+        if not int(self.reduction.sum(experience.acts.sum())):
             return {}
         target = self.value_targets(estimate.value_target, experience.acts)
-        batch = self.batch(experience, _standardise(estimate.advantage, experience.acts), target)
+        batch = self.batch(experience, _standardise(estimate.advantage, experience.acts, self.reduction), target)
         history: list[Tensor] = []
         for _ in range(p.epochs):
             for part in self._parts(batch, generator):
                 with self.acceleration.autocast(part.target.device):
                     losses = self._losses(part)
-                self._descend(losses.policy + p.value_coefficient * losses.value - p.entropy * losses.entropy)
-                history.append(
-                    torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped]).detach()
-                )
+                rows = part.acts.sum()
+                self._descend(losses.policy + p.value_coefficient * losses.value - p.entropy * losses.entropy, rows)
+                figures = torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped])
+                history.append(self.reduction.mean(figures.detach(), rows))
             if p.target_kl is not None and float(history[-1][3]) > 1.5 * p.target_kl:
                 break
         means = torch.stack(history).mean(0).tolist()
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
         if not all(map(math.isfinite, means)):
             raise FloatingPointError(f"training diverged: {dict(zip(names, means, strict=True))}")
-        residual = (estimate.value_target - value)[experience.acts]
-        explained = 1 - residual.var() / estimate.value_target[experience.acts].var().clamp(min=1e-8)
+        _, unexplained = self.reduction.moments((estimate.value_target - value)[experience.acts])
+        _, spread = self.reduction.moments(estimate.value_target[experience.acts])
+        explained = 1 - unexplained / spread.clamp(min=1e-8)
         return {**dict(zip(names, means, strict=True)), "explained_variance": float(explained)}
 
     def batch(self, experience: Experience, advantage: Tensor, target: Tensor) -> Batch:
@@ -272,9 +277,10 @@ class PPO:
             clipped=(((ratio - 1).abs() > p.clip) * weight).sum(),
         )
 
-    def _descend(self, loss: Tensor) -> None:
+    def _descend(self, loss: Tensor, rows: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.reduction.average_gradients(self.policy.module.parameters(), rows)
         nn.utils.clip_grad_norm_(self.policy.module.parameters(), self.params.max_grad_norm)
         self.optimizer.step()
 
@@ -286,10 +292,10 @@ class PPO:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _standardise(advantage: Tensor, acts: Tensor) -> Tensor:
+def _standardise(advantage: Tensor, acts: Tensor, reduction: Reduction) -> Tensor:
     """Zero mean and unit variance over the agents that acted; 0 elsewhere."""
-    live = advantage[acts]
-    scaled = (advantage - live.mean()) / live.std(correction=0).clamp(min=1e-8)
+    mean, variance = reduction.moments(advantage[acts])
+    scaled = (advantage - mean) / variance.sqrt().clamp(min=1e-8)
     return torch.where(acts, scaled, 0.0)
 
 

@@ -21,6 +21,7 @@ from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.mixers import Monotonic, Sum
 from marl_pipeline.algos.off_policy import Collector
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay, Windows
 from marl_pipeline.algos.returns import lambda_returns, n_step_returns
 from marl_pipeline.algos.schedules import Schedule
@@ -75,8 +76,16 @@ class QMIX:
     """Implements `algorithm.Algorithm`."""
 
     def __init__(
-        self, environment: Environment, inputs: Inputs, settings: QMIXSettings, *, seed: int, timesteps: int
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        settings: QMIXSettings,
+        *,
+        seed: int,
+        timesteps: int,
+        reduction: Reduction = ALONE,
     ) -> None:
+        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
         self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
         networks = q_networks(environment, inputs, settings.network, seed=seed, name="qmix")
         agents = sum(spec.agents for spec in environment.groups.values())
@@ -91,7 +100,7 @@ class QMIX:
             )
         self._learned = nn.ModuleDict({"networks": networks, "mixer": mixer.to(environment.device)})
         self._target = copy.deepcopy(self._learned).requires_grad_(False)
-        self._descent = Descent(self._learned.parameters(), settings.descent)
+        self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
         self.policy = EpsilonGreedy(environment, networks, inputs)
         first = environment.reset()
         self._replay = Replay(
@@ -101,8 +110,8 @@ class QMIX:
             memory=self.policy.memory_sizes(),
             stride=settings.window if settings.network.memory else 1,
         )
-        self._collector = Collector(environment, first, self.policy, self._replay, stream(seed, "exploration"))
-        self._generator = stream(seed, "replay")
+        self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
+        self._generator = stream(own_seed, "replay")
         self._steps = self._updates = 0
         self._loss = settings.acceleration.compiled(self._losses)
 
@@ -124,7 +133,7 @@ class QMIX:
         rows = {group: self._inputs(group, seen.observation) for group, seen in windows.scene.groups.items()}
         with s.acceleration.autocast(self._environment.device):
             loss, q_mean = self._loss(windows, rows)
-        norm = self._descent.step(loss, self._steps / self._timesteps)
+        norm = self._descent.step(loss, self._steps / self._timesteps, windows.valid[s.burn_in :].sum())
         self._updates += 1
         if self._updates % s.target.every == 0:
             follow(self._target, self._learned, s.target.rate)

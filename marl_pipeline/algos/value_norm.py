@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from marl_pipeline.algos.reduction import ALONE, Reduction
+
 
 class ValueNorm(nn.Module):
     """Running mean and variance of value targets with bias correction (Yu et al. 2022, section 5.1).
@@ -24,9 +26,10 @@ class ValueNorm(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     @torch.no_grad()
-    def update(self, targets: Tensor) -> None:
-        self.first.mul_(self.decay).add_(targets.mean() * (1 - self.decay))
-        self.second.mul_(self.decay).add_(targets.square().mean() * (1 - self.decay))
+    def update(self, targets: Tensor, reduction: Reduction = ALONE) -> None:
+        mean, variance = reduction.moments(targets)
+        self.first.mul_(self.decay).add_(mean * (1 - self.decay))
+        self.second.mul_(self.decay).add_((variance + mean.square()) * (1 - self.decay))
         self.weight.mul_(self.decay).add_(1 - self.decay)
 
     def _moments(self) -> tuple[Tensor, Tensor]:

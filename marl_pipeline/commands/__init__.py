@@ -1,0 +1,1 @@
+"""Groups of sub-commands of `marl`. Everything heavy is imported by the sub-command that needs it."""

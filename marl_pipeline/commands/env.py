@@ -87,10 +87,30 @@ def record(
         )
 
 
+@env.command("monitor")
+def monitor(
+    file: Annotated[Path, typer.Argument(help="Episodes from `marl env record`.")],
+    out: Annotated[Path | None, typer.Option(help="The page; FILE with the ending .html by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Shows recorded episodes as a page: variety of actions, quality of the reward, accounts, risk events."""
+    from marl_pipeline.stages.monitor import write_monitor
+
+    path = out if out is not None else file.with_suffix(".html")
+    seen = write_monitor(file, path)
+    if as_json:
+        print_json({"file": str(file), "page": str(path), **seen.as_json()})
+    else:
+        print_rich(*seen.findings(), f"page: {path}")
+
+
 @env.command("rewards")
 def rewards(
-    reward: Annotated[Preset, typer.Option(help="Whose components.")] = "guide_v3_2",
-    mode: Annotated[Mode, typer.Option()] = "portfolio",
+    file: Annotated[
+        Path | None, typer.Argument(help="Episodes from `marl env record`; without it plain policies play some.")
+    ] = None,
+    reward: Annotated[Preset, typer.Option(help="Whose components; a file brings its own.")] = "guide_v3_2",
+    mode: Annotated[Mode, typer.Option(help="A file brings its own.")] = "portfolio",
     episodes: Annotated[int, typer.Option(min=1, help="Played side by side by each policy.")] = 32,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The picture; reports/reward_components.svg by default.")] = None,
@@ -98,14 +118,60 @@ def rewards(
 ) -> None:
     """Balance and signal-to-noise of a reward's components, and what it pays beside what the account earns.
 
-    Three plain policies play the same episodes: random, hold, buy and hold.
+    Of recorded episodes, or else of three plain policies on the same episodes: random, hold, buy and hold.
     """
+    from marl_pipeline.stages.monitor import write_study
     from marl_pipeline.stages.simulator import reward_table, study
 
     root = repository()
     path = out if out is not None else root / "reports" / "reward_components.svg"
-    studies, source = study(root, _params(root, reward=reward), mode=mode, episodes=episodes, seed=seed, out=path)
+    if file is None:
+        studies, source = study(root, _params(root, reward=reward), mode=mode, episodes=episodes, seed=seed, out=path)
+    else:
+        studies, source = (write_study(file, path),), str(file)
     if as_json:
         print_json({"source": source, "picture": str(path), "policies": [study.as_json() for study in studies]})
     else:
         print_rich(reward_table(studies), f"picture: {path}")
+
+
+@env.command("gap")
+def gap(
+    reward: Annotated[Preset | None, typer.Option(help="Both by default.")] = None,
+    horizon: Annotated[int, typer.Option(min=3, max=7, help="Decisions; all sequences of actions are played.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """What a reward pays for beside what the account earns: exact, on small markets whose every path is known.
+
+    Every sequence of actions is played, at this repository's costs, limits and coefficients; dynamic programming finds
+    the policy that is paid most and the one that earns most.
+    """
+    from marl_pipeline.stages.simulator import gap_table, gaps
+
+    found = gaps(_params(repository()), (reward,) if reward is not None else ("guide_v3_2", "net_shaped"), horizon)
+    if as_json:
+        print_json({"horizon": horizon, "markets": [one.as_json() for one in found]})
+    else:
+        print_rich(gap_table(found))
+
+
+@env.command("calibrate")
+def calibrate(
+    trials: Annotated[int | None, typer.Option(min=1, help="By default as in params.yaml.")] = None,
+    sampler: Annotated[Literal["grid", "tpe"] | None, typer.Option(help="By default as in params.yaml.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Searches the coefficients of a preset for those that teach the most net growth on the validation span.
+
+    Goes on where it was interrupted. Every trial is a run in MLflow and a line of reports/trials.jsonl.
+    """
+    from marl_pipeline.stages.calibrate_rewards import calibrate, calibration_table
+    from marl_pipeline.stages.terminal import progress
+
+    root = repository()
+    with progress("calibrate") as show:
+        found = calibrate(root, _params(root), sampler=sampler, trials=trials, on_step=show)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_rich(calibration_table(found), "the best: " + " ".join(f"-S {one}" for one in found.overrides()))

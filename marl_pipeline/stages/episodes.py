@@ -85,14 +85,15 @@ def _plain(root: Path, params: Params, world: Simulator, played: Played, span: S
 
 
 def _trained(root: Path, params: Params, simulated: Simulator, played: Played, span: Span) -> tuple[TradingEnv, Policy]:
-    """The most probable action of every tier, as it trades, from where the encoder speaks on."""
+    """The most probable action of every tier, as it trades, at the bars of `span` at which the base encoder speaks."""
     folder = _weights_folder(root, played)
     if simulated.source != str(DATASET):
         raise UserError(
             f"--policy {played.policy}: weights need the data set they were trained on; run `marl run` first"
         )
     world = load_world(StageContext(params, root=root), load_dataset(root / DATASET))
-    span = Span(max(span.start, world.view.start), span.stop)
+    spoken = Span(world.view.start, world.view.start + len(world.view.symbol_rows))
+    span = Span(max(span.start, spoken.start), min(span.stop, spoken.stop))
     environment = world.environment(
         played.mode, span, num_envs=played.episodes, episode=_steps(played, span), seed=played.seed
     )

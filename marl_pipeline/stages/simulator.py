@@ -4,6 +4,7 @@ that are printed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,10 +16,12 @@ from marl_pipeline.data.dataset import TimeArray
 from marl_pipeline.data.panel import build_panel
 from marl_pipeline.data.sources import synthetic_from
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.diagnostics.reward_gap import RewardGap, reward_gaps
 from marl_pipeline.envs.diagnostics.reward_study import RewardStudy, picture, study_policies
 from marl_pipeline.envs.diagnostics.smoke import SmokeResult, smoke
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
+from marl_pipeline.envs.trading.reward import Preset
 from marl_pipeline.stages.store.dataset import load_dataset
 from marl_pipeline.stages.store.paths import DATASET
 
@@ -76,6 +79,12 @@ def study(
     return studies, world.source
 
 
+def gaps(params: Params, rewards: Sequence[Preset], horizon: int) -> tuple[RewardGap, ...]:
+    """What each of `rewards` pays for beside what the account earns, on the known markets."""
+    chosen = (params.market.model_copy(update={"reward": reward}) for reward in rewards)
+    return tuple(gap for market in chosen for gap in reward_gaps(market, horizon))
+
+
 def smoke_table(results: list[SmokeResult], source: str) -> Table:
     table = Table(title=f"random steps on {source}", title_justify="left")
     table.add_column("what must hold")
@@ -105,7 +114,28 @@ def reward_table(studies: tuple[RewardStudy, ...]) -> Table:
             figures = (f"{part.mean:+.6f}", f"{part.share:.1%}", f"{part.signal_to_noise:.3f}")
             table.add_row(study.policy, part.component, *figures, ", ".join(part.flags))
         table.add_row(
-            study.policy, "paid, net, gap an episode", f"{study.paid:+.3f}", f"{study.net:+.3f}", f"{study.gap:+.3f}"
+            study.policy,
+            "paid, net, gap an episode",
+            f"{study.paid:+.3f}",
+            f"{study.net:+.3f}",
+            f"{study.gap:+.3f}",
+            "" if study.correlation is None else f"correlation {study.correlation:.2f}",
         )
         table.add_section()
+    return table
+
+
+def gap_table(found: Sequence[RewardGap]) -> Table:
+    title = "the policy that is paid most beside the one that earns most: basis points of log growth, turnover"
+    table = Table(title=title, title_justify="left")
+    for column in ("reward", "market", "paid most earns", "best earns", "gap", "its turnover", "best's"):
+        table.add_column(column, justify="left" if column in ("reward", "market") else "right")
+    last = None
+    for one in found:
+        if last not in (None, one.reward):
+            table.add_section()
+        last = one.reward
+        growth = (f"{1e4 * value:.1f}" for value in (one.by_pay.net, one.by_net.net, one.gap))
+        turnover = (f"{policy.turnover:.2f}x" for policy in (one.by_pay, one.by_net))
+        table.add_row(one.reward, one.market, *growth, *turnover)
     return table

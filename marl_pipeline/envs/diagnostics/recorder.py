@@ -74,7 +74,7 @@ def _about(environment: TradingEnv, name: str, seed: int, source: str) -> About:
         span=(environment.span.start, environment.span.stop),
         actions=ACTIONS,
         components={group: log.names for group, log in environment.rewards.logs.items()},
-        limits={**params.limits.model_dump(), "drawdown": rules.drawdown},
+        limits=params.limits.model_dump(),
     )
 
 

@@ -190,6 +190,7 @@ class RewardShaper:
         self._capital, self._cap, self._gamma = initial_cash, cap, gamma
         self._unit = reward_scale / config.weights[0]
         self._weights = torch.tensor(config.weights, dtype=torch.float64, device=device)
+        self._actions = torch.arange(len(ACTIONS), device=device)
         self._entry = torch.zeros(len(ACTIONS), dtype=torch.float64, device=device)
         small, medium, large = config.entry_multipliers
         for action, multiplier in ((Action.BUY_SMALL, small), (Action.BUY_MEDIUM, medium), (Action.BUY_LARGE, large)):
@@ -255,7 +256,7 @@ class RewardShaper:
         basis = (kept + paid) * held
         entry = (old.entry * kept + multiplier * paid) / basis.clamp(min=1e-12) * held
         best = torch.maximum(torch.where(old.best > 0.0, old.best, ledger.price), step.after.mark) * held
-        taken = torch.nn.functional.one_hot(step.executed, len(ACTIONS)).double()
+        taken = (step.executed.unsqueeze(-1) == self._actions).double()  # one_hot would wait for the device
         frequency = old.frequency + config.memory * (taken - old.frequency) * step.choice.unsqueeze(-1)
         return TradeState(
             basis=basis,

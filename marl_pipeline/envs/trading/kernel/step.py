@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     notional: Floats
     paid_out: Floats
     size: Floats
-    opening: Bools
+    tier: Ints
     least: Floats  # [A] share of every position that is closed by force
     budget: Floats  # [A]
     carried: Floats  # [A] cash after carry
@@ -55,7 +55,7 @@ class Rows(NamedTuple):
     def empty(cls, size: int, accounts: int) -> Rows:
         symbols, books = np.empty((12, size)), np.empty((6, accounts))
         sums, spread = np.empty((5, accounts)), np.empty((5, size))
-        return cls(*symbols, np.empty(size, np.bool_), *books, sums, spread, np.zeros(size))
+        return cls(*symbols, np.empty(size, np.int64), *books, sums, spread, np.zeros(size))
 
 
 @compiled
@@ -186,19 +186,29 @@ def _reduce(
 
 
 @compiled
-def _grant_slots(opening: Bools, action: Ints, first: int, free: float, sell_partial: int) -> None:
-    """`limits.grant_slots` on one portfolio; `opening` comes in as who would open a position."""
-    size = opening.size
-    given = 0
-    for tier in range(3):
-        for turn in range(size):
-            n = first + turn
-            if n >= size:
-                n -= size
-            if opening[n] and (2 if action[n] == sell_partial else max(3 - action[n], 0)) == tier:
-                given += 1
-                if given > free:
-                    opening[n] = False
+def _grant_slots(
+    amount: Floats, shares: Floats, action: Ints, sell_partial: int, first: int, free: float, tier: Ints
+) -> None:
+    """`limits.grant_slots` on one portfolio: orders that get no slot are struck out of `amount`."""
+    size = amount.size
+    large, medium = 0, 0
+    for n in range(size):
+        opens = (shares[n] == 0.0) & (amount[n] > 0.0)
+        rank = 2 if action[n] == sell_partial else max(3 - action[n], 0)
+        tier[n] = rank if opens else 3
+        large += tier[n] == 0
+        medium += tier[n] == 1
+    # Free slots less what goes to larger orders; then one pass in turn, without branches.
+    left_large, left_medium, left_small = free, free - large, free - large - medium
+    for turn in range(size):
+        n = first + turn
+        n -= size * (n >= size)
+        left_large -= tier[n] == 0
+        left_medium -= tier[n] == 1
+        left_small -= tier[n] == 2
+        denied = (tier[n] == 0) & (left_large < 0) | (tier[n] == 1) & (left_medium < 0)
+        denied |= (tier[n] == 2) & (left_small < 0)
+        amount[n] = 0.0 if denied else amount[n]
 
 
 @compiled
@@ -212,17 +222,14 @@ def _ask(
         amount[n] = min(increase[n] * budget[n] / mark[n], capacity[n])
     if not c.pooled:
         return
-    held, openings, opening = 0, 0, w.opening
+    held, openings = 0, 0
     for n in range(shares.size):
         flat = shares[n] == 0.0
         held += not flat
-        opening[n] = flat & (amount[n] > 0.0)
-        openings += opening[n]
+        openings += flat & (amount[n] > 0.0)
     if openings > slots - held:
-        _grant_slots(opening, executed, now * c.slot_stride % shares.size, slots - held, c.sell_partial)
-        for n in range(shares.size):
-            if not opening[n] and shares[n] == 0.0:
-                amount[n] = 0.0
+        first = now * c.slot_stride % shares.size
+        _grant_slots(amount, shares, executed, c.sell_partial, first, slots - held, w.tier)
 
 
 @compiled
@@ -356,7 +363,9 @@ def _age(
 
 
 @compiled
-def _judge(e: int, opens: bool, decides: bool, c: Constants, s: State, master: Ints, after: State, entries: Entries, w: Rows) -> None:
+def _judge(
+    e: int, opens: bool, decides: bool, c: Constants, s: State, master: Ints, after: State, entries: Entries, w: Rows
+) -> None:
     """6 judge: the books after the mark, kill switch and counters."""
     spent = _pool(c.pooled, w.paid_out, w.sums[0])
     net = _pool(c.pooled, after.value[e], w.sums[1])

@@ -1,0 +1,37 @@
+"""What any learner may read of the trading environment: the market's rows at an agent's bar, and its own fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.agents.view import MarketView
+from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.envs.protocol import GroupSpec
+
+REFERENCES = ("bar", "symbol")
+
+
+class MarketInputs:
+    """Implements `algos.inputs.Inputs`: the row of the agent's symbol if it has one, the market's row, its own fields.
+
+    Environments of this market must stay at bars that `view` has rows for.
+    """
+
+    def __init__(self, view: MarketView, groups: Mapping[str, GroupSpec]) -> None:
+        self._view = view
+        self._own = DenseInputs(groups, REFERENCES)
+        self._with_symbol = {group for group, spec in groups.items() if "symbol" in spec.observation}
+
+    def width(self, group: str) -> int:
+        rows = self._view.symbol_width if group in self._with_symbol else 0
+        return rows + self._view.market_width + self._own.width(group)
+
+    def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor:
+        row = observation["bar"] - self._view.start
+        parts = [self._view.market_rows[row], self._own(group, observation)]
+        if group in self._with_symbol:
+            parts.insert(0, self._view.symbol_rows[row, observation["symbol"]])
+        return torch.cat(parts, dim=-1)

@@ -1,0 +1,159 @@
+"""Algorithms by name, and their settings: the preset, an environment's own values, what the user overrides.
+
+A preset (`presets/<name>.yaml`) holds under `default` every field of the algorithm's settings; `envs`, the copies of
+the environment to train on, where they are not a setting (`num_envs`); and under `environments`, what of all this
+differs for an environment of that name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from marl_pipeline.algos.algorithm import Algorithm
+from marl_pipeline.algos.idqn import IDQN, IDQNSettings
+from marl_pipeline.algos.inputs import Inputs
+from marl_pipeline.algos.maddpg import MADDPG, MADDPGSettings
+from marl_pipeline.algos.mappo import MAPPOSettings
+from marl_pipeline.algos.on_policy import OnPolicy
+from marl_pipeline.algos.ppo import PPOSettings
+from marl_pipeline.algos.qmix import QMIX, QMIXSettings
+from marl_pipeline.algos.reduction import ALONE, Reduction
+from marl_pipeline.config import Section, explain
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`algorithm` is called as `algorithm(environment, inputs, settings, seed=..., timesteps=...)`."""
+
+    settings: type[Section]
+    algorithm: Callable[..., Algorithm]
+
+
+ALGORITHMS: Mapping[str, Entry] = {
+    "ppo": Entry(PPOSettings, OnPolicy),
+    "ippo": Entry(PPOSettings, OnPolicy),
+    "mappo": Entry(MAPPOSettings, OnPolicy),
+    "idqn": Entry(IDQNSettings, IDQN),
+    "vdn": Entry(QMIXSettings, QMIX),
+    "qmix": Entry(QMIXSettings, QMIX),
+    "maddpg": Entry(MADDPGSettings, MADDPG),
+}
+
+
+def entry(name: str) -> Entry:
+    """The algorithm called `name`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    close = difflib.get_close_matches(name, list(ALGORITHMS), n=1)
+    known = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(ALGORITHMS)}"
+    raise UserError(f"algorithm '{name}' is not known; {known}")
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The file of an algorithm's settings as it is."""
+    entry(name)
+    text = (resources.files("marl_pipeline.algos") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return values
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Attributes:
+    envs: copies of the environment to train on.
+    settings: of the algorithm.
+    """
+
+    envs: int
+    settings: Section
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it in one mapping; `parse` reads it back."""
+        values = self.settings.model_dump(mode="json")
+        return values if "num_envs" in values else {"envs": self.envs, **values}
+
+
+def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
+    """The settings of algorithm `name` on the environment called `environment`.
+
+    Args:
+        overrides: nested mapping laid over the preset.
+
+    Raises:
+        UserError: no such algorithm, an unknown setting, or a bad value.
+    """
+    values = preset(name)
+    default = {**{key: values[key] for key in ("envs",) if key in values}, **values["default"]}
+    here = values.get("environments", {}).get(environment, {})
+    return parse(name, laid_over(laid_over(default, here), overrides))
+
+
+def parse(name: str, values: Mapping[str, Any]) -> Chosen:
+    """The settings of algorithm `name` from complete values, as `Chosen.as_dict` gives them.
+
+    Raises:
+        UserError: an unknown or missing setting, or a bad value.
+    """
+    model = entry(name).settings
+    copies = "num_envs" if "num_envs" in model.model_fields else "envs"
+    envs = values.get(copies)
+    if not isinstance(envs, int) or isinstance(envs, bool) or envs < 1:
+        raise UserError(f"settings of {name}: '{copies}' must be a whole number of copies from 1 on (found {envs!r})")
+    try:
+        settings = {key: value for key, value in values.items() if key != copies or copies in model.model_fields}
+        return Chosen(envs, model.model_validate(settings))
+    except ValidationError as error:
+        raise UserError(f"settings of {name}: {explain(error, model)}") from None
+
+
+def build(
+    name: str,
+    environment: Environment,
+    inputs: Inputs,
+    settings: Section,
+    *,
+    seed: int,
+    timesteps: int,
+    reduction: Reduction = ALONE,
+) -> Algorithm:
+    """The algorithm called `name`, ready to train on `environment` for `timesteps` environment steps.
+
+    Raises:
+        UserError: it cannot learn what this environment asks for, or not in several processes.
+    """
+    algorithm = entry(name).algorithm
+    shared: dict[str, Any] = {}
+    if "reduction" in inspect.signature(algorithm).parameters:
+        shared["reduction"] = reduction
+    elif reduction is not ALONE:
+        raise UserError(f"{name} does not learn in several processes; train it with --engine torch")
+    try:
+        return algorithm(environment, inputs, settings, seed=seed, timesteps=timesteps, **shared)
+    except ValueError as error:
+        raise UserError(f"{name} cannot train here: {error}") from error
+
+
+def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `overlay`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        current = merged.get(key)
+        if isinstance(current, Mapping) and isinstance(value, Mapping):
+            merged[key] = laid_over(current, value)
+        else:
+            merged[key] = value
+    return merged

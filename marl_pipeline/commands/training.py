@@ -1,0 +1,174 @@
+"""`marl train`, `marl evaluate` and `marl curves`: learning on any environment of the protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from marl_pipeline.commands.console import Json, print_json, repository
+from marl_pipeline.commands.shell import ListCommand, seeds_of
+from marl_pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from marl_pipeline.stages.training_runs.one import Finished
+
+Device = Annotated[Literal["cpu", "cuda"], typer.Option()]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-S", metavar="KEY=VALUE", help="One setting of the algorithm; may be repeated."),
+]
+EnvOptions = Annotated[
+    list[str] | None,
+    typer.Option("--env-set", metavar="KEY=VALUE", help="One option of the environment; may be repeated."),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Of torch, for each run; part of a result's last bits.")]
+
+
+def register(app: typer.Typer, env: typer.Typer, bench: typer.Typer) -> None:
+    """Adds the commands of this module to `marl`."""
+    app.command("train", cls=ListCommand)(train)
+    app.command("evaluate")(evaluate)
+    app.command("curves")(curves)
+    env.command("check")(env_check)
+
+
+def train(
+    algo: Annotated[str, typer.Option(help="Such as qmix or mappo; docs/algorithms.md has them all.")],
+    env: Annotated[str, typer.Option(help="Such as mpe/simple_spread, market/portfolio or your_module:YourEnv.")],
+    seeds: Annotated[str, typer.Option(metavar="SEED...", help="0 1 2, or 0..4; one run each.")] = "0",
+    timesteps: Annotated[int, typer.Option(min=1, help="Environment steps, summed over the copies.")] = 1_000_000,
+    overrides: Overrides = None,
+    env_options: EnvOptions = None,
+    engine: Annotated[str, typer.Option(help="Who runs the loop: torch, ray, rllib or sb3.")] = "torch",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that one run is spread over.")] = 1,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds trained side by side.")] = 1,
+    test_episodes: Annotated[int, typer.Option(min=2, help="Greedy episodes of each evaluation.")] = 512,
+    evaluate_every: Annotated[
+        int | None, typer.Option(min=1, help="Environment steps between evaluations; a twentieth by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of all runs; models/runs by default.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Goes on where a run was interrupted, or forgets it.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Trains one algorithm on one environment, a run for each seed.
+
+    A killed run resumes when the command is given again and ends in the same bytes.
+    """
+    numbers = seeds_of(seeds)
+    root = repository()
+    from marl_pipeline.algos.registry import choose
+    from marl_pipeline.overlay import parse_values
+    from marl_pipeline.stages.training_runs.job import RUNS, Job
+    from marl_pipeline.stages.training_runs.many import train_all
+
+    chosen = choose(algo, env, parse_values(overrides or [], "-S"))
+    common: dict[str, Any] = {
+        "algo": algo,
+        "env": env,
+        "env_options": parse_values(env_options or [], "--env-set"),
+        "engine": engine,
+        "workers": workers,
+        "settings": chosen.as_dict(),
+        "timesteps": timesteps,
+        "evaluate_every": evaluate_every or max(timesteps // 20, 1),
+        "test_episodes": test_episodes,
+        "test_seed": 0,
+        "device": device,
+        "threads": threads,
+    }
+    runs = train_all(
+        [Job(seed=seed, **common) for seed in numbers],
+        root,
+        root / RUNS if out is None else out,
+        fresh=not resume,
+        side_by_side=jobs,
+    )
+    picture = _draw_learning(runs)
+    if as_json:
+        found = {"algo": algo, "env": env, "timesteps": timesteps, "runs": [run.as_json() for run in runs]}
+        print_json(found | {"picture": str(picture)})
+        return
+    from rich.console import Console
+
+    from marl_pipeline.stages.training_runs.tables import runs_table
+
+    console = Console()
+    console.print(runs_table(algo, env, timesteps, runs))
+    console.print(f"learning curves: {picture}", soft_wrap=True, highlight=False)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="A run's folder, such as models/runs/mpe/simple_spread/qmix/0.")],
+    episodes: Annotated[int, typer.Option(min=2, help="Played side by side.")] = 512,
+    seed: Annotated[int, typer.Option(help="Of the episodes; 0 plays those of training's evaluations.")] = 0,
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="By default as in training.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Plays a trained policy greedily and prints what it earns."""
+    root = repository()
+    from marl_pipeline.stages.training_runs.evaluate import evaluate_run
+
+    result = evaluate_run(checkpoint, root, episodes=episodes, seed=seed, device=device)
+    if result.changed:
+        print(f"note: not as in training: {', '.join(result.changed)}", file=sys.stderr, flush=True)
+    if as_json:
+        print_json({"checkpoint": str(checkpoint), **result.as_json()})
+        return
+    low, high = result.interval
+    print(f"{result.job.algo} on {result.job.env}, seed {result.job.seed}, {episodes} episodes:")
+    print(f"return {result.mean:.2f} (95% interval {low:.2f} to {high:.2f}), standard deviation {result.std:.2f}")
+
+
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of folders of runs.")],
+    out: Annotated[Path, typer.Option(help="The picture, .svg or .png.")] = Path("reports/learning_curves.svg"),
+) -> None:
+    """Draws the learning curves of several algorithms on one environment together."""
+    from marl_pipeline.stages.training_runs.curves import curves_of, draw, find_runs
+
+    found = curves_of(find_runs(runs))
+    if len(found) > 1:
+        raise UserError(f"the runs are of several environments ({', '.join(found)}); draw them one by one")
+    for name, learnt in found.items():
+        draw(out, name, learnt)
+    print(f"learning curves: {out}")
+
+
+def env_check(
+    name: Annotated[str, typer.Argument(help="As for `marl train --env`.")],
+    env_options: EnvOptions = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to play; more than an episode has shows the most.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the actions and of the episodes.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Plays an environment with random allowed actions and checks that it holds to the protocol."""
+    root = repository()
+    from marl_pipeline.envs.conformance import check_environment
+    from marl_pipeline.overlay import parse_values
+    from marl_pipeline.stages.training_runs.worlds import world
+
+    made = world(root, name, parse_values(env_options or [], "--env-set"), device)
+    check_environment(lambda: made.training(COPIES, seed), steps=steps, seed=seed)
+    print(f"{name}: {steps} steps in {COPIES} copies, nothing amiss")
+
+
+COPIES = 3
+"""Of an environment that is checked."""
+
+
+def _draw_learning(runs: Sequence[Finished]) -> Path:
+    """The picture of the runs of one algorithm, beside their folders."""
+    from marl_pipeline.stages.training_runs.curves import curves_of, draw
+
+    path = runs[0].folder.parent / "learning_curves.svg"
+    for name, learnt in curves_of(run.folder for run in runs).items():
+        draw(path, name, learnt)
+    return path

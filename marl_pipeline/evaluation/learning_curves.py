@@ -1,0 +1,144 @@
+"""How well algorithms learn, over seeds: interquartile means with bootstrap intervals, and their picture.
+
+Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the statistical precipice"): the mean of the middle
+half of the runs is robust to outliers and needs fewer runs than the median; its interval comes from resampling runs
+within each task.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from marl_pipeline.data.dataset import FloatArray, IntArray
+
+SAMPLES = 10_000
+CONFIDENCE = 0.95
+
+COLOURS = ("#1560d4", "#d9720a", "#2c8f5a", "#8a4fc7", "#c2387e", "#0f8b9c", "#a8871a", "#7d8894")
+"""Of the page's style sheet (`evaluation/style.py`), in the order of its series."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An interquartile mean [...] with its central bootstrap interval, over `runs` runs."""
+
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    runs: int
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Of one algorithm: `summary` holds [P] returns after `steps` [P] environment steps."""
+
+    steps: IntArray
+    summary: Summary
+
+
+def interquartile_mean(scores: FloatArray) -> FloatArray:
+    """[n, ...] -> [...]: the mean of what is left when the lowest and the highest n // 4 are dropped."""
+    cut = len(scores) // 4
+    middle: FloatArray = np.sort(scores, axis=0)[cut : len(scores) - cut].mean(axis=0)
+    return middle
+
+
+def summarise(scores: FloatArray, *, seed: int = 0) -> Summary:
+    """Interquartile mean over runs and tasks, with its stratified bootstrap interval.
+
+    Args:
+        scores: [R, K, ...] of R runs on each of K tasks; runs are resampled within their task, all entries of a run
+            together.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no runs or no tasks.
+    """
+    runs, tasks = scores.shape[:2]
+    if not runs or not tasks:
+        raise ValueError(f"at least one run and one task are needed, found shape {scores.shape}")
+    drawn = np.random.default_rng(seed).integers(runs, size=(SAMPLES, runs, tasks))
+    resampled = np.empty((SAMPLES, *scores.shape[2:]))
+    for sample, rows in enumerate(drawn):
+        chosen = np.take_along_axis(scores, rows.reshape(runs, tasks, *[1] * (scores.ndim - 2)), axis=0)
+        resampled[sample] = interquartile_mean(chosen.reshape(runs * tasks, *scores.shape[2:]))
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
+    return Summary(interquartile_mean(scores.reshape(runs * tasks, *scores.shape[2:])), low, high, runs)
+
+
+def learning_curve(runs: Mapping[int, tuple[IntArray, FloatArray]], *, seed: int = 0) -> LearningCurve:
+    """Of one algorithm on one environment.
+
+    Args:
+        runs: seed -> (steps [P], returns [P]).
+
+    Raises:
+        ValueError: no run, or runs that were evaluated at different steps.
+    """
+    if not runs:
+        raise ValueError("a learning curve needs at least one run")
+    grids = [steps for steps, _ in runs.values()]
+    if any(not np.array_equal(grid, grids[0]) for grid in grids):
+        raise ValueError(
+            f"the runs of seeds {', '.join(map(str, runs))} were evaluated at different steps; train them with the "
+            "same --timesteps and --evaluate-every"
+        )
+    returns = np.stack([values for _, values in runs.values()])
+    return LearningCurve(grids[0], summarise(returns[:, np.newaxis], seed=seed))
+
+
+def picture(title: str, curves: Mapping[str, LearningCurve], form: Literal["svg", "png"]) -> bytes:
+    """One line for each algorithm with its interval shaded; the same bytes for the same values."""
+    style: Any = {"svg.hashsalt": "marl-pipeline", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
+    with rc_context(style):
+        figure = Figure(figsize=(8.0, 4.6), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        for index, (name, curve) in enumerate(curves.items()):
+            colour, summary = COLOURS[index % len(COLOURS)], curve.summary
+            seeds = "1 seed" if summary.runs == 1 else f"{summary.runs} seeds"
+            final = f"{summary.value[-1]:.1f}".replace("-", "\u2212")
+            label = f"{name} ({seeds}; ends at {final})"
+            marker = "o" if len(curve.steps) == 1 else None
+            axes.plot(curve.steps, summary.value, color=colour, linewidth=2.0, marker=marker, label=label)
+            if summary.runs > 1:
+                axes.fill_between(curve.steps, summary.low, summary.high, color=colour, alpha=0.18, linewidth=0)
+        axes.set(xlabel="environment steps", ylabel="return of an episode, all agents")
+        axes.set_title(title, loc="left", fontweight="bold")
+        axes.set_xlim(left=0.0)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _steps(value)))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#d5dbe2", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(loc="best", frameon=False)
+        axes.text(
+            1.0,
+            -0.17,
+            f"greedy policy; interquartile mean over seeds, {100 * CONFIDENCE:.0f}% stratified bootstrap intervals",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=9,
+            color="#5a6675",
+        )
+        buffer = io.BytesIO()
+        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+        figure.savefig(buffer, format=form, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _steps(value: float) -> str:
+    """1500000 as 1.5M, 20000 as 20k."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

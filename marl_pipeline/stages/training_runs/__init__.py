@@ -1,0 +1,1 @@
+"""Runs of `marl train`: what they are given, how they go, what they leave."""

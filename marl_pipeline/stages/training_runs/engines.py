@@ -1,0 +1,100 @@
+"""Who runs the loop of a training run. `torch` is this project's own, in this process.
+
+Whatever the engine, what it hands back are the weights of the project's own policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from marl_pipeline.algos import registry
+from marl_pipeline.algos.algorithm import Policy
+from marl_pipeline.algos.engines.data_parallel import train_alone
+from marl_pipeline.algos.engines.task import Task, Trained
+from marl_pipeline.algos.experiment import Evaluate, Run
+from marl_pipeline.checkpoint import Checkpointer
+from marl_pipeline.errors import UserError
+from marl_pipeline.progress import OnStep
+from marl_pipeline.stages.training_runs.job import Job
+from marl_pipeline.stages.training_runs.worlds import World
+
+WEIGHTS = "policy.safetensors"
+CHECKPOINTS_A_RUN = 20
+
+
+def train(
+    job: Job, world: World, folder: Path, *, evaluate: Evaluate, checkpoint: Checkpointer, on_step: OnStep
+) -> Run:
+    """Trains the job from `checkpoint` on and writes the weights of its policy into `folder`, which exists.
+
+    Raises:
+        UserError: no such engine, or one that cannot train this.
+    """
+    if job.engine not in ENGINES:
+        raise UserError(f"--engine {job.engine}: not known (known: {', '.join(ENGINES)})")
+    chosen = registry.parse(job.algo, job.settings)
+    trained = ENGINES[job.engine](
+        Task(
+            algorithm=job.algo,
+            settings=chosen.settings,
+            build=partial(registry.build, job.algo),
+            make=world.training,
+            inputs=world.inputs,
+            num_envs=chosen.envs,
+            seed=job.seed,
+            timesteps=job.timesteps,
+            workers=job.workers,
+            device=torch.device(job.device),
+            evaluate=evaluate,
+            evaluate_every=job.evaluate_every,
+            checkpoint=checkpoint,
+            checkpoint_every=max(job.timesteps // CHECKPOINTS_A_RUN, 1),
+            label=f"{job.algo} on {job.env}, seed {job.seed}",
+            on_step=on_step,
+        )
+    )
+    save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, folder / WEIGHTS)
+    return trained.run
+
+
+def load(job: Job, world: World, folder: Path) -> Policy:
+    """The policy of a job whose weights lie in `folder`.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    chosen = registry.parse(job.algo, job.settings)
+    environment = world.training(1, job.seed)
+    algorithm = registry.build(
+        job.algo, environment, world.inputs, chosen.settings, seed=job.seed, timesteps=job.timesteps
+    )
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train again with --fresh") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}); train again with --fresh") from None
+    algorithm.policy.module.load_state_dict(weights)
+    return algorithm.policy
+
+
+def _torch(task: Task) -> Trained:
+    if task.workers != 1:
+        raise UserError(f"--workers {task.workers}: the engine torch is one process; choose --engine ray")
+    return train_alone(task)
+
+
+def _ray(task: Task) -> Trained:
+    from marl_pipeline.algos.engines.ray_train import train as train_on_ray
+
+    return train_on_ray(task)
+
+
+ENGINES: Mapping[str, Callable[[Task], Trained]] = {"torch": _torch, "ray": _ray}

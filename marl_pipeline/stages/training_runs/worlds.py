@@ -1,0 +1,47 @@
+"""Environments by name, as a run needs them: one to train in, one to be tested in, and what the networks read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marl_pipeline.algos.inputs import DenseInputs, Inputs
+from marl_pipeline.envs import registry
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.seeding import stream_seed
+
+Make = Callable[[int, int], Environment]
+"""(copies, seed) -> an environment."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Attributes:
+    training, test: build copies of the environment to learn in, and of the one that measures.
+    inputs: what a network reads of an observation.
+    facts: what identifies the data behind the environment; empty where its name and options say all.
+    """
+
+    training: Make
+    test: Make
+    inputs: Inputs
+    facts: Mapping[str, str]
+
+
+def world(root: Path, name: str, options: Mapping[str, Any], device: str) -> World:
+    """The environment called `name`: one of `envs.registry`, or `market/portfolio` and `market/accounts`.
+
+    Raises:
+        UserError: no such environment, or options that it does not have.
+    """
+    if name.startswith("market/"):
+        from marl_pipeline.stages.training_runs.market import market_world
+
+        return market_world(root, name, options, device)
+
+    def make(copies: int, seed: int) -> Environment:
+        return registry.make(name, copies, seed=stream_seed(seed, "environment"), device=device, **options)
+
+    return World(make, make, DenseInputs(make(1, 0).groups), {})

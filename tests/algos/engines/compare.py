@@ -1,0 +1,104 @@
+"""The same task through several engines: `python tests/algos/engines/compare.py --help` measures, tests compare.
+
+The task is PPO with critics as local as the actors, which every engine has, on simple_spread; or MAPPO, where there is
+a central critic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor
+
+import marl_pipeline.algos
+from marl_pipeline.algos.algorithm import Policy
+from marl_pipeline.algos.engines import registry
+from marl_pipeline.algos.engines.task import Task
+from marl_pipeline.algos.greedy import greedy_returns
+from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.algos.mappo import MAPPOSettings
+from marl_pipeline.algos.on_policy import OnPolicy
+from marl_pipeline.algos.ppo import PPOSettings
+from marl_pipeline.checkpoint import NoCheckpoint
+from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.progress import silent
+
+EPISODES = 256
+PRESETS = Path(marl_pipeline.algos.__file__).parent / "presets"
+
+
+def spread(copies: int, seed: int) -> Environment:
+    return SimpleSpread(copies, seed=seed)
+
+
+def preset(algorithm: str, **changes: Any) -> PPOSettings:
+    values = YAML(typ="safe").load((PRESETS / f"{algorithm}.yaml").read_text())["default"] | changes
+    kind = MAPPOSettings if algorithm == "mappo" else PPOSettings
+    return kind.model_validate(values)
+
+
+def greedy(make: Callable[[int, int], Environment], policy: Policy) -> Tensor:
+    return greedy_returns(make(EPISODES, 7), policy)
+
+
+def task(algorithm: str, settings: PPOSettings, make: Callable[[int, int], Environment], **fields: Any) -> Task:
+    """One process, evaluated at the end, without a checkpoint, unless `fields` say otherwise."""
+    base: dict[str, Any] = {
+        "algorithm": algorithm,
+        "settings": settings,
+        "build": OnPolicy,
+        "make": make,
+        "inputs": DenseInputs(make(1, 0).groups),
+        "workers": 1,
+        "device": torch.device("cpu"),
+        "evaluate": partial(greedy, make),
+        "evaluate_every": fields["timesteps"],
+        "checkpoint": NoCheckpoint(),
+        "checkpoint_every": fields["timesteps"],
+        "label": algorithm,
+        "on_step": silent,
+    }
+    return Task(**{**base, **fields})
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--algorithm", default="ippo")
+    options.add_argument("--engines", nargs="+", default=["torch", "sb3", "rllib"])
+    options.add_argument("--seeds", nargs="+", type=int, default=[100, 101])
+    options.add_argument("--timesteps", type=int, default=150_000)
+    options.add_argument("--copies", type=int, default=64)
+    options.add_argument("--evaluations", type=int, default=5)
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    for seed in given.seeds:
+        for engine in given.engines:
+            trained = registry.train(
+                engine,
+                task(
+                    given.algorithm,
+                    preset(given.algorithm),
+                    spread,
+                    num_envs=given.copies,
+                    seed=seed,
+                    timesteps=given.timesteps,
+                    evaluate_every=max(given.timesteps // given.evaluations, 1),
+                ),
+            )
+            curve = {evaluation.steps: round(evaluation.mean, 2) for evaluation in trained.run.evaluations}
+            speed = trained.run.timed_steps / trained.run.seconds
+            print(
+                json.dumps({"engine": engine, "seed": seed, "returns": curve, "steps_per_s": round(speed)}), flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
