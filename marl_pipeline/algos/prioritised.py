@@ -33,7 +33,7 @@ class SumTree:
     def set(self, leaf: Tensor, value: Tensor) -> None:
         """Leaves [B] to values [B]; a leaf that is named more than once gets the largest."""
         node = leaf + self._base
-        self._nodes.index_fill_(0, node, 0.0).index_reduce_(0, node, value.double(), "amax")
+        self._nodes.index_fill_(0, node, 0.0).scatter_reduce_(0, node, value.double(), "amax")
         for _ in range(self._base.bit_length() - 1):
             node = node // 2
             self._nodes[node] = self._nodes[2 * node] + self._nodes[2 * node + 1]

@@ -25,6 +25,10 @@ def preset(kind: type[Settings], name: str, changes: Mapping[str, Any]) -> Setti
     return kind.model_validate(values | dict(changes))
 
 
+def constant(value: float) -> dict[str, Any]:
+    return {"kind": "constant", "start": value, "end": value, "share": 1.0}
+
+
 def turns(algorithm: Algorithm, count: int) -> None:
     for _ in range(count):
         algorithm.advance()

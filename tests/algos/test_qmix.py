@@ -1,4 +1,4 @@
-"""QMIX and VDN: their formulas a second time, the game that tells them apart, and runs that resume to the same bytes."""
+"""QMIX and VDN: their formulas a second time, the game that tells them apart, runs that resume to the same bytes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.algos.mixers import Monotonic, Sum
 from marl_pipeline.algos.qmix import QMIX, QMIXSettings
 from marl_pipeline.algos.returns import lambda_returns, n_step_returns
+from marl_pipeline.envs.matrix.games import two_step
 from marl_pipeline.envs.protocol import Continuous, GroupSpec
 from marl_pipeline.errors import UserError
-from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, greedy_rewards, preset, turns
+from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
 from tests.algos.toy import Colours
 from tests.algos.wild import Wild
 
@@ -26,6 +27,10 @@ SMALL = {
     "reward_scale": 1.0, "window": 4, "batch": 16, "collect": 4, "updates": 4, "capacity": 2000, "learn_from": 64,
     "targets": "lambda", "td_lambda": 0.5, "n_step": 2,
 }  # fmt: skip
+FAST = {
+    "gamma": 0.5,
+    "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
+}
 RECURRENT = {**SMALL, "network": {**SMALL["network"], "memory": 8}, "burn_in": 1}
 
 
@@ -201,11 +206,31 @@ def reference_team(algorithm, w, rows, b):
 
 @pytest.mark.parametrize("changes", [{}, {"mixer": {"kind": "sum", "width": 1, "hyper": 1}}, RECURRENT])
 def test_groups_with_different_clocks_and_actions_learn_together(changes):
-    algorithm = toy(timesteps=16_000, **changes)
-    turns(algorithm, 500)
+    algorithm = toy(timesteps=6400, **FAST, **changes)
+    turns(algorithm, 200)
     earned = greedy_rewards(Colours(64, 99), algorithm.policy, 8)
     assert earned["workers"] > 0.95
     assert earned["boss"] > 0.95
+
+
+TWO_STEP = SMALL | FAST | {
+    "epsilon": constant(1.0), "gamma": 0.99, "targets": "n_step", "n_step": 1, "window": 2, "batch": 32, "collect": 2,
+    "updates": 2, "target": {"every": 50, "rate": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), pytest.param(range(10), marks=pytest.mark.slow)], ids=["2", "10"])
+@pytest.mark.parametrize(("kind", "value"), [("monotonic", 8.0), ("sum", 7.0)])
+def test_qmix_finds_the_optimum_of_the_two_step_game_and_vdn_does_not(kind, value, seeds):
+    """Rashid et al. 2018, section 5, in 10 of 10 seeds: a sum does not see that 8 is worth the risk."""
+    found = []
+    for seed in seeds:
+        changes = TWO_STEP | {"mixer": {"kind": kind, "width": 8, "hyper": 8}}
+        algorithm = toy(seed, environment=two_step(16, seed=seed), **changes)
+        turns(algorithm, 210)
+        game = two_step(1, seed=0)
+        found.append(2 * sum(greedy_rewards(game, algorithm.policy, 2).values()))
+    assert found == [value] * len(seeds)
 
 
 @pytest.mark.parametrize("at", [1, 3, 6])

@@ -1,0 +1,208 @@
+"""Independent Q-learning: its target a second time, what it learns, and runs that resume to the same bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, QNetwork
+from marl_pipeline.algos.idqn import IDQN, IDQNSettings
+from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.envs.protocol import GroupStep, Timestep
+from marl_pipeline.errors import UserError
+from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
+from tests.algos.toy import Colours
+
+NETWORK = {
+    "hidden": [16], "memory": 0, "duelling": True, "layer_norm": False, "share": True, "agent_ids": True,
+}  # fmt: skip
+PRIORITIES = {"exponent": 0.6, "importance": constant(0.5), "floor": 1e-3}
+SMALL = {
+    "network": NETWORK, "reward_scale": 1.0, "gamma": 0.5, "n_step": 1, "look_ahead": 2, "batch": 32, "collect": 4,
+    "updates": 4, "capacity": 2000, "learn_from": 64,
+    "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
+}  # fmt: skip
+
+
+def toy(seed=0, timesteps=4000, **changes):
+    env = Colours(8, seed)
+    return IDQN(env, DenseInputs(env.groups), preset(IDQNSettings, "idqn", SMALL | changes), seed=seed,
+                timesteps=timesteps)  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, {"double": False}, {"reward": "team", "n_step": 3, "look_ahead": 4}])
+def test_the_temporal_difference_term_by_term(changes):
+    algorithm = toy(**changes)
+    turns(algorithm, 6)
+    s = algorithm._settings
+    with torch.no_grad():
+        for p in algorithm._target.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    position = algorithm._replay.draw(20, s.look_ahead, torch.Generator().manual_seed(0))
+    for group, spec in algorithm._environment.groups.items():
+        d = algorithm._replay.decisions(
+            group, position, n=s.n_step, look_ahead=s.look_ahead, gamma=s.gamma, team=s.reward == "team"
+        )
+        errors, _ = algorithm._temporal_differences(group, d)
+        assert d.valid.sum() > 5
+        for b in range(20):
+            for agent in range(spec.agents):
+                if not d.valid[b, agent]:
+                    assert errors[b, agent] == 0
+                    continue
+                now, later = ({k: v[b] for k, v in x.observation.items()} for x in (d.now, d.later))
+                value = values_of(algorithm._learned, algorithm, group, now)[agent][int(d.action[b, agent])]
+                old = values_of(algorithm._target, algorithm, group, later)[agent]
+                ranked = values_of(algorithm._learned, algorithm, group, later)[agent] if s.double else old
+                allowed = [a for a, ok in enumerate(d.later.action_mask[b, agent].tolist()) if ok]
+                best = max(allowed, key=lambda a: ranked[a])
+                target = float(d.returns[b, agent]) + float(d.factor[b, agent]) * old[best]
+                assert float(errors[b, agent]) == pytest.approx(value - target, abs=1e-5)
+
+
+@torch.no_grad()
+def values_of(networks, algorithm, group, observation):
+    rows = algorithm._inputs(group, observation)
+    return networks[group](rows.unsqueeze(0), None, torch.zeros(0))[0][0].tolist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"network": NETWORK | {"share": False, "agent_ids": False, "layer_norm": True, "duelling": False}},
+        {"priorities": PRIORITIES},
+    ],
+    ids=["shared", "separate", "prioritised"],
+)
+def test_groups_with_different_clocks_and_actions_learn_their_optimum(changes):
+    algorithm = toy(timesteps=6400, **changes)
+    turns(algorithm, 200)
+    earned = greedy_rewards(Colours(64, 99), algorithm.policy, 8)
+    assert earned["workers"] > 0.95
+    assert earned["boss"] > 0.95
+
+
+@pytest.mark.parametrize("at", [1, 3, 6])
+@pytest.mark.parametrize("changes", [{}, {"priorities": PRIORITIES}], ids=["uniform", "prioritised"])
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, at, changes):
+    check_kill_and_resume(lambda: toy(**changes), tmp_path, at=at, turns_in_all=8)
+
+
+def test_same_seed_same_bytes_and_another_seed_others():
+    first, second, other = toy(0), toy(0), toy(1)
+    for algorithm in (first, second, other):
+        turns(algorithm, 4)
+    assert bytes_of(first) == bytes_of(second)
+    assert bytes_of(first) != bytes_of(other)
+
+
+def test_updates_change_every_weight_and_the_target_follows():
+    algorithm = toy(target={"every": 1, "rate": 0.5})
+    before = {name: value.clone() for name, value in algorithm._learned.state_dict().items()}
+    old = {name: value.clone() for name, value in algorithm._target.state_dict().items()}
+    turns(algorithm, 8)
+    for name, value in algorithm._learned.state_dict().items():
+        assert not torch.equal(before[name], value), name
+        assert not torch.equal(old[name], algorithm._target.state_dict()[name]), name
+
+
+def test_exploration_draws_allowed_actions_evenly_and_greed_takes_the_best():
+    env = Colours(500, 0)
+    algorithm = IDQN(env, DenseInputs(env.groups), preset(IDQNSettings, "idqn", SMALL), seed=0, timesteps=100)
+    timestep = env.reset()
+    policy, generator = algorithm.policy, torch.Generator().manual_seed(0)
+    greedy = policy.act(timestep, {}, None)[0]["workers"]
+    policy.epsilon = 1.0
+    anything = policy.act(timestep, {}, generator)[0]["workers"]
+    counts = torch.bincount(anything.flatten(), minlength=4)
+    assert counts[3] == 0, "the last action is never allowed"
+    assert counts[:3].min() > 250
+    policy.epsilon = 0.3
+    some = policy.act(timestep, {}, generator)[0]["workers"]
+    assert float((some == greedy).float().mean()) == pytest.approx(0.7 + 0.3 / 3, abs=0.05)
+
+
+def test_masked_actions_are_never_the_best():
+    class Fixed(torch.nn.Module):
+        memory = None
+
+        def forward(self, rows, memory, ends):
+            return torch.tensor([1.0, 3.0, 2.0]).expand(*rows.shape[:-1], 3), None
+
+    step = GroupStep({"x": torch.zeros(1, 2, 1)}, torch.tensor([[[True, False, True], [True, True, True]]]),
+                     *[torch.ones(1, 2, dtype=torch.bool)] * 2, torch.zeros(1, 2), torch.ones(1, 2))  # fmt: skip
+    nothing = torch.zeros(1, dtype=torch.bool)
+    timestep = Timestep({"g": step}, torch.zeros(1, 0), torch.zeros(1), nothing, nothing, {})
+    policy = EpsilonGreedy(Colours(1, 0), torch.nn.ModuleDict({"g": Fixed()}), lambda group, seen: seen["x"])
+    assert policy.act(timestep, {}, None)[0]["g"].tolist() == [[2, 1]]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("memory", [0, 5])
+def test_agents_do_not_see_each_other_and_ids_tell_them_apart(share, memory):
+    torch.manual_seed(0)
+    options = {"hidden": [8, 8], "memory": memory, "duelling": True, "layer_norm": True, "share": share}
+    rows, start = torch.randn(3, 4, 2, 5), torch.zeros(4, 2, memory) if memory else None
+    ends = torch.zeros(2, 4, dtype=torch.bool)
+    for ids in (True, False):
+        network = QNetwork(5, 2, 3, NetworkSettings.model_validate(options | {"agent_ids": ids}))
+        values, _ = network(rows, start, ends)
+        other = rows.clone()
+        other[:, :, 1] += 1.0
+        assert torch.equal(network(other, start, ends)[0][:, :, 0], values[:, :, 0])
+        same = network(rows[:, :, :1].expand(3, 4, 2, 5), start, ends)[0]
+        assert torch.allclose(same[:, :, 0], same[:, :, 1]) == (share and not ids)
+
+
+def test_a_memory_starts_anew_where_an_episode_ends():
+    torch.manual_seed(0)
+    options = {"hidden": [8], "memory": 5, "duelling": False, "layer_norm": False, "share": True, "agent_ids": False}
+    network = QNetwork(5, 2, 3, NetworkSettings.model_validate(options))
+    rows, start = torch.randn(4, 2, 2, 5), torch.randn(2, 2, 5)
+    ends = torch.tensor([[False, False], [True, False], [False, False]])
+    values, after = network(rows, start, ends)
+    fresh, fresh_after = network(rows[2:, :1], torch.zeros(1, 2, 5), ends[2:, :1])
+    assert torch.allclose(values[2:, :1], fresh, atol=1e-6)
+    assert torch.allclose(after[:1], fresh_after, atol=1e-6)
+    assert not torch.allclose(values[2:, 1:], network(rows[2:, 1:], torch.zeros(1, 2, 5), ends[2:, 1:])[0], atol=1e-6)
+
+
+def test_the_memory_is_that_of_torchs_own_gru():
+    torch.manual_seed(0)
+    options = {"hidden": [8], "memory": 5, "duelling": False, "layer_norm": False, "share": True, "agent_ids": False}
+    gru = QNetwork(3, 1, 2, NetworkSettings.model_validate(options)).memory
+    reference = torch.nn.GRU(8, 5)
+    reference.load_state_dict(
+        {
+            "weight_ih_l0": gru.inner.weight, "bias_ih_l0": gru.inner.bias,
+            "weight_hh_l0": gru.recurrent.weight, "bias_hh_l0": gru.recurrent.bias,
+        }
+    )  # fmt: skip
+    rows, start = torch.randn(6, 4, 8), torch.randn(1, 4, 5)
+    wanted, last = reference(rows, start)
+    got, after = gru(rows.unsqueeze(2), start[0].unsqueeze(1), torch.zeros(5, 4, dtype=torch.bool))
+    assert torch.allclose(got.squeeze(2), wanted, atol=1e-6)
+    assert torch.allclose(after.squeeze(1), last[0], atol=1e-6)
+
+
+def test_a_known_duelling_value():
+    """V = 2, A = (1, 3, 5): the mean advantage is 3, so Q = (0, 2, 4) (Wang et al. 2016, eq. 9)."""
+    head = QNetwork(1, 1, 3, NetworkSettings.model_validate(NETWORK)).head
+    torch.nn.init.zeros_(head.value.weight)
+    torch.nn.init.zeros_(head.advantage.weight)
+    head.value.bias.data = torch.tensor([2.0])
+    head.advantage.bias.data = torch.tensor([1.0, 3.0, 5.0])
+    assert head(torch.ones(1, 16)).tolist() == [[0.0, 2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": NETWORK | {"memory": 8}}, "idqn: network.memory must be 0"),
+        ({"n_step": 5}, "look_ahead 2 is shorter than n_step 5"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        toy(**changes)
