@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class StackedMLP(nn.Module):
@@ -66,8 +67,8 @@ class StackedMLP(nn.Module):
 
     def _product(self, rows: Tensor, layer: int) -> Tensor:
         weight, bias = self.weights[layer], self.biases[layer]
-        if weight.shape[:2] == (1, 1):  # one set for all rows: a single large product
-            return rows @ weight[0, 0] + bias
+        if bias.shape[:2] == (1, 1):  # one set for all rows: a single large product
+            return functional.linear(rows, weight[0, 0].T, bias[0, 0, 0])
         return rows @ weight + bias
 
 
