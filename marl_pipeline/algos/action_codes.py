@@ -57,7 +57,7 @@ class Choices:
         return torch.cat(rows, dim=-1).float()
 
     def decode(self, code: Tensor) -> Tensor:
-        chosen = [part.argmax(-1) for part in code.split(self._sizes, dim=-1)]
+        chosen = [part.argmax(-1) for part in code.split_with_sizes(self._sizes, dim=-1)]
         return chosen[0] if self._scalar else torch.stack(chosen, dim=-1)
 
     def noise(self, shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -67,7 +67,9 @@ class Choices:
 
     def sample(self, raw: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         noisy = (raw + noise).masked_fill(~mask, -torch.inf)
-        soft = torch.cat([(part / self._temperature).softmax(-1) for part in noisy.split(self._sizes, dim=-1)], dim=-1)
+        soft = torch.cat(
+            [(part / self._temperature).softmax(-1) for part in noisy.split_with_sizes(self._sizes, dim=-1)], dim=-1
+        )
         return self.encode(self.decode(noisy)) + (soft - soft.detach())
 
     def uniform(self, mask: Tensor, noise: Tensor) -> Tensor:
@@ -96,7 +98,8 @@ class Ranges:
         return (raw.tanh() + noise).clamp(-1.0, 1.0)
 
     def uniform(self, mask: Tensor, noise: Tensor) -> Tensor:
-        return torch.special.ndtr(noise) * 2 - 1
+        share: Tensor = torch.special.ndtr(noise)
+        return share * 2 - 1
 
 
 def action_code(space: ActionSpace, *, temperature: float) -> Choices | Ranges:

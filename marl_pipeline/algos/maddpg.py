@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -261,12 +261,12 @@ class MADDPG:
     def critic_loss(
         self, now: View, in_force: Mapping[str, Tensor], target: Mapping[str, Tensor], weight: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Mean squared error over the entries of `weight` ([B, A] bool), summed over groups; and the mean value."""
+        """Mean squared error over the entries of `weight` ([B, A] bool), summed over twins and groups; mean value."""
         joint = _joint_row(now, in_force)
         losses, means = [], []
         for name, critics in self.critics.items():
             value = critics(joint).transpose(1, 2).float()
-            losses.append(sum(_mean((copy - target[name]).square(), weight[name]) for copy in value))
+            losses += [_mean((copy - target[name]).square(), weight[name]) for copy in value]
             means.append(_mean(value[0].detach(), weight[name]))
         return torch.stack(losses).sum(), torch.stack(means).mean()
 
@@ -283,7 +283,8 @@ class MADDPG:
         for name, rows in now.rows.items():
             raw = self.policy.raw(name, rows).float()
             change = self.policy.codes[name].sample(raw, now.mask[name], noise[name]) - in_force[name]
-            value = self.critics[name].deviating(joint, change.transpose(0, 1))[0].transpose(0, 1).float()
+            critics = cast(CentralCritics, self.critics[name])
+            value = critics.deviating(joint, change.transpose(0, 1))[0].transpose(0, 1).float()
             penalty = self._settings.raw_penalty * raw.square().mean(-1)
             losses.append(_mean(penalty - value, decided[name]))
         return torch.stack(losses).sum()

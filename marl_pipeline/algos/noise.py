@@ -24,4 +24,5 @@ class Noise(Section):
     def after(self, before: Tensor, drawn: Tensor) -> Tensor:
         """The noise of unit deviation that follows `before`, by a standard normal draw."""
         kept = 1.0 - self.reversion if self.kind == "ornstein_uhlenbeck" else 0.0
-        return kept * before + (1.0 - kept**2) ** 0.5 * drawn
+        fresh: float = (1.0 - kept**2) ** 0.5
+        return kept * before + fresh * drawn

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class StackedMLP(nn.Module):
@@ -55,7 +56,8 @@ class StackedMLP(nn.Module):
 
         A shared layer multiplies once for all agents.
         """
-        return torch.einsum("bi,ksio->ksbo", rows, self.weights[0]) + self.biases[0]
+        bias: Tensor = self.biases[0]
+        return torch.einsum("bi,ksio->ksbo", rows, self.weights[0]) + bias
 
     def finish(self, first: Tensor) -> Tensor:
         """From the first layer before its activation [K, A, B, width] to the outputs [K, A, B, out]."""
@@ -65,9 +67,10 @@ class StackedMLP(nn.Module):
         return hidden
 
     def _product(self, rows: Tensor, layer: int) -> Tensor:
-        weight, bias = self.weights[layer], self.biases[layer]
-        if weight.shape[:2] == (1, 1):  # one set for all rows: a single large product
-            return rows @ weight[0, 0] + bias
+        weight: Tensor = self.weights[layer]
+        bias: Tensor = self.biases[layer]
+        if bias.shape[:2] == (1, 1):  # one set for all rows: a single large product
+            return functional.linear(rows, weight[0, 0].T, bias[0, 0, 0])
         return rows @ weight + bias
 
 
