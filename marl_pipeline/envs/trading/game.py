@@ -113,7 +113,10 @@ def _sizes(params: MarketParams) -> tuple[Tensor, Tensor]:
         increase[long, action] = reduce[short, action] = size
     increase[:, Action.ADD_TO_WINNER] = params.add_to_winner
     reduce[long, Action.SELL_PARTIAL], reduce[long, Action.SELL_ALL] = params.partial_exit, 1.0
-    increase[short, Action.SELL_PARTIAL], increase[short, Action.SELL_ALL] = params.entry_sizes[0], params.entry_sizes[2]
+    increase[short, Action.SELL_PARTIAL], increase[short, Action.SELL_ALL] = (
+        params.entry_sizes[0],
+        params.entry_sizes[2],
+    )
     return increase.flatten(), reduce.flatten()
 
 

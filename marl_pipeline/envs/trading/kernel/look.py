@@ -64,7 +64,19 @@ def _log_bars(table: Singles, bars: np.float32) -> np.float32:
 
 
 @compiled
-def _judge_account(e: int, a: int, first: int, last: int, gross: float, held: int, c: Constants, m: Tables, s: State, sight: Sight, t: Standing) -> None:
+def _judge_account(
+    e: int,
+    a: int,
+    first: int,
+    last: int,
+    gross: float,
+    held: int,
+    c: Constants,
+    m: Tables,
+    s: State,
+    sight: Sight,
+    t: Standing,
+) -> None:
     """The standing of account `a`, for its symbols `first` .. `last` - 1."""
     halt, equity, row = s.halt[e, a], s.equity[e, a], s.directive[e, a]
     cap = _cap(c, halt, m.directives[row, 1])
@@ -85,7 +97,16 @@ def _judge_account(e: int, a: int, first: int, last: int, gross: float, held: in
 
 
 @compiled
-def _permit(c: Constants, tradable: Bools, in_play: Bools, trades: Ints, value: Floats, invested: Floats, allowed: Ints, t: Standing) -> None:
+def _permit(
+    c: Constants,
+    tradable: Bools,
+    in_play: Bools,
+    trades: Ints,
+    value: Floats,
+    invested: Floats,
+    allowed: Ints,
+    t: Standing,
+) -> None:
     """`limits.permissions`, packed."""
     most_trades = c.trades if c.counts else 1 << 30
     trading, funded, slot, most, smallest = t.trading, t.funded, t.slot, t.most, t.smallest
@@ -104,7 +125,15 @@ def _permit(c: Constants, tradable: Bools, in_play: Bools, trades: Ints, value: 
 
 
 @compiled
-def _observe(log_bars: Singles, value: Floats, invested: Floats, duration: Singles, idle: Singles, positions: Singles, t: Standing) -> None:
+def _observe(
+    log_bars: Singles,
+    value: Floats,
+    invested: Floats,
+    duration: Singles,
+    idle: Singles,
+    positions: Singles,
+    t: Standing,
+) -> None:
     """`observation.observe_positions`."""
     for n in range(value.size):
         worth, spent = value[n], invested[n]

@@ -363,7 +363,9 @@ def _age(
 
 
 @compiled
-def _judge(e: int, opens: bool, decides: bool, c: Constants, s: State, master: Ints, after: State, entries: Entries, w: Rows) -> None:
+def _judge(
+    e: int, opens: bool, decides: bool, c: Constants, s: State, master: Ints, after: State, entries: Entries, w: Rows
+) -> None:
     """6 judge: the books after the mark, kill switch and counters."""
     spent = _pool(c.pooled, w.paid_out, w.sums[0])
     net = _pool(c.pooled, after.value[e], w.sums[1])
