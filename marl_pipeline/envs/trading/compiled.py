@@ -20,7 +20,8 @@ from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
 from marl_pipeline.envs.trading.kernel.look import Standing, look
-from marl_pipeline.envs.trading.kernel.step import Rows, step
+from marl_pipeline.envs.trading.kernel.mark import Sums, mark
+from marl_pipeline.envs.trading.kernel.trade import Rows, trade
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -63,6 +64,18 @@ class Room:
         return cls(tensors, arrays)
 
 
+class Memory(NamedTuple):
+    """Working memory of one thread."""
+
+    rows: Rows
+    sums: Sums
+    standing: Standing
+
+    @classmethod
+    def empty(cls, size: int, accounts: int) -> Memory:
+        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), Standing.empty(size))
+
+
 class CompiledEngine:
     """Implements `game.Engine` on a CPU; `torch.get_num_threads()` threads, which change no bit."""
 
@@ -72,7 +85,7 @@ class CompiledEngine:
         self._tables = _tables(game)
         self._sight_blocks = _sight_blocks(game)
         self._blocks = _step_blocks(game) + self._sight_blocks
-        self._memory: list[tuple[Rows, Standing]] = []
+        self._memory: list[Memory] = []
         self._last: tuple[Book, State] | None = None
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
@@ -88,11 +101,13 @@ class CompiledEngine:
         outcome, entries = self._outcome(room, after, after_arrays)
         seen, sight = self._view(room, after, view)
         directives = after_arrays.directive if master is None else _array(master)
-        played = (before, _seen(view), _array(chosen), directives, after_arrays, entries)
+        decided, actions = _seen(view), _array(chosen)
 
-        def work(first: int, last: int, rows: Rows, standing: Standing) -> int:
-            invalid = step(first, last, constants, tables, *played, rows)
-            look(first, last, constants, tables, after_arrays, sight, standing)
+        def work(first: int, last: int, memory: Memory) -> int:
+            run = (first, last, constants, tables)
+            invalid = trade(*run, before, decided, actions, after_arrays, entries, memory.rows)
+            mark(*run, before, directives, after_arrays, entries, memory.sums)
+            look(*run, after_arrays, sight, memory.standing)
             return invalid
 
         invalid = sum(self._share_out(book.bar.shape[0], work))
@@ -106,8 +121,8 @@ class CompiledEngine:
         seen, sight = self._view(Room.of(self._sight_blocks, book.bar.shape[0]), book, known)
         state, constants, tables = self._state(book), self._constants, self._tables
 
-        def work(first: int, last: int, rows: Rows, standing: Standing) -> int:
-            look(first, last, constants, tables, state, sight, standing)
+        def work(first: int, last: int, memory: Memory) -> int:
+            look(first, last, constants, tables, state, sight, memory.standing)
             return 0
 
         self._share_out(book.bar.shape[0], work)
@@ -143,18 +158,18 @@ class CompiledEngine:
         unwritten |= dict.fromkeys(("risk", "cap_share", "slots"), arrays["caps"])
         return view, Sight(**(unwritten | arrays))
 
-    def _share_out(self, envs: int, work: Callable[[int, int, Rows, Standing], int]) -> list[int]:
+    def _share_out(self, envs: int, work: Callable[[int, int, Memory], int]) -> list[int]:
         """Runs `work(first, last, ...)` over all environments, each in one piece, with memory of its own."""
         threads = min(torch.get_num_threads(), envs, max(envs * self.game.market.size // THREAD_SHARE, 1))
         size, memory = self.game.market.size, self._memory
         while len(memory) < threads:
-            memory.append((Rows.empty(size, self.game.accounts), Standing.empty(size)))
+            memory.append(Memory.empty(size, self.game.accounts))
         if threads == 1:
-            return [work(0, envs, *memory[0])]
+            return [work(0, envs, memory[0])]
         cuts = [envs * part // threads for part in range(threads + 1)]
         pool = _threads(threads, os.getpid())
-        rest = [pool.submit(work, cuts[k], cuts[k + 1], *memory[k]) for k in range(1, threads)]
-        return [work(0, cuts[1], *memory[0])] + [future.result() for future in rest]
+        rest = [pool.submit(work, cuts[k], cuts[k + 1], memory[k]) for k in range(1, threads)]
+        return [work(0, cuts[1], memory[0])] + [future.result() for future in rest]
 
 
 def _step_blocks(game: Game) -> tuple[Block, ...]:
