@@ -187,7 +187,7 @@ def _reduce(
 
 @compiled
 def _grant_slots(
-    amount: Floats, shares: Floats, action: Ints, sell_partial: int, first: int, free: float, tier: Ints
+    amount: Floats, shares: Floats, action: Ints, sell_partial: int, first: int, free: int, tier: Ints
 ) -> None:
     """`limits.grant_slots` on one portfolio: orders that get no slot are struck out of `amount`."""
     size = amount.size
@@ -200,9 +200,8 @@ def _grant_slots(
         medium += tier[n] == 1
     # Free slots less what goes to larger orders; then one pass in turn, without branches.
     left_large, left_medium, left_small = free, free - large, free - large - medium
-    for turn in range(size):
-        n = first + turn
-        n -= size * (n >= size)
+    for turn in range(first, first + size):
+        n = turn - size if turn >= size else turn
         left_large -= tier[n] == 0
         left_medium -= tier[n] == 1
         left_small -= tier[n] == 2
@@ -229,7 +228,7 @@ def _ask(
         openings += flat & (amount[n] > 0.0)
     if openings > slots - held:
         first = now * c.slot_stride % shares.size
-        _grant_slots(amount, shares, executed, c.sell_partial, first, slots - held, w.tier)
+        _grant_slots(amount, shares, executed, c.sell_partial, first, int(slots) - held, w.tier)
 
 
 @compiled
