@@ -286,7 +286,7 @@ class PlainGame:
         smallest: float,
         reduced: dict[int, float],
     ) -> dict[int, float]:
-        params, limits = self.params, self.params.limits
+        limits = self.params.limits
         amount: dict[int, float] = {}
         for n in account.names:
             budget = self.added(account, n, actions[n]) * self.directive[0] * cap * equity_before

@@ -5,12 +5,11 @@ threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +20,8 @@ from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
 from marl_pipeline.envs.trading.kernel.look import Standing, look
-from marl_pipeline.envs.trading.kernel.step import Rows, step
+from marl_pipeline.envs.trading.kernel.mark import Sums, mark
+from marl_pipeline.envs.trading.kernel.trade import Rows, trade
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -34,6 +34,48 @@ THREAD_SHARE = 4096
 """Symbols that a thread is worth being woken for."""
 
 
+Field = tuple[str, str]
+"""Owner (`after`, `entries`, `sight`: a tuple of the kernel) and name of an array."""
+
+
+class Block(NamedTuple):
+    """Arrays of one shape (beside the environments) and type, made in one piece."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class Room:
+    """New memory for what a step writes, by owner and name, as tensors and as arrays over the same memory."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    arrays: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], envs: int) -> Room:
+        tensors: dict[str, dict[str, Tensor]] = {"after": {}, "entries": {}, "sight": {}}
+        arrays: dict[str, dict[str, Any]] = {"after": {}, "entries": {}, "sight": {}}
+        for shape, dtype, fields in blocks:
+            whole = torch.empty((len(fields), envs, *shape), dtype=dtype)
+            for (owner, name), tensor, array in zip(fields, whole.unbind(0), whole.numpy(), strict=True):
+                tensors[owner][name], arrays[owner][name] = tensor, array
+        return cls(tensors, arrays)
+
+
+class Memory(NamedTuple):
+    """Working memory of one thread."""
+
+    rows: Rows
+    sums: Sums
+    standing: Standing
+
+    @classmethod
+    def empty(cls, size: int, accounts: int) -> Memory:
+        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), Standing.empty(size))
+
+
 class CompiledEngine:
     """Implements `game.Engine` on a CPU; `torch.get_num_threads()` threads, which change no bit."""
 
@@ -41,6 +83,9 @@ class CompiledEngine:
         self.game = game
         self._constants = _constants(game)
         self._tables = _tables(game)
+        self._sight_blocks = _sight_blocks(game)
+        self._blocks = _step_blocks(game) + self._sight_blocks
+        self._memory: list[Memory] = []
         self._last: tuple[Book, State] | None = None
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
@@ -49,17 +94,20 @@ class CompiledEngine:
         Raises:
             ValueError: an action is none of `actions.Action`.
         """
-        before = self._state(book)
-        after, after_arrays = self._next(book)
-        outcome, entries = self._outcome(after, after_arrays)
-        seen, sight = self._sight(after, view)
+        before, constants, tables = self._state(book), self._constants, self._tables
+        room = Room.of(self._blocks, book.bar.shape[0])
+        # What this game never changes is the old tensor.
+        after, after_arrays = replace(book, **room.tensors["after"]), before._replace(**room.arrays["after"])
+        outcome, entries = self._outcome(room, after, after_arrays)
+        seen, sight = self._view(room, after, view)
         directives = after_arrays.directive if master is None else _array(master)
-        room = (self.game.market.size, self.game.accounts)
-        played = (before, _seen(view), _array(chosen), directives, after_arrays, entries)
+        decided, actions = _seen(view), _array(chosen)
 
-        def work(first: int, last: int) -> int:
-            invalid = step(first, last, self._constants, self._tables, *played, Rows.empty(*room))
-            look(first, last, self._constants, self._tables, after_arrays, sight, Standing.empty(room[0]))
+        def work(first: int, last: int, memory: Memory) -> int:
+            run = (first, last, constants, tables)
+            invalid = trade(*run, before, decided, actions, after_arrays, entries, memory.rows)
+            mark(*run, before, directives, after_arrays, entries, memory.sums)
+            look(*run, after_arrays, sight, memory.standing)
             return invalid
 
         invalid = sum(self._share_out(book.bar.shape[0], work))
@@ -70,11 +118,11 @@ class CompiledEngine:
 
     def look(self, book: Book, known: View | None) -> View:
         """See `game.Engine`."""
-        seen, sight = self._sight(book, known)
-        state = self._state(book)
+        seen, sight = self._view(Room.of(self._sight_blocks, book.bar.shape[0]), book, known)
+        state, constants, tables = self._state(book), self._constants, self._tables
 
-        def work(first: int, last: int) -> int:
-            look(first, last, self._constants, self._tables, state, sight, Standing.empty(self.game.market.size))
+        def work(first: int, last: int, memory: Memory) -> int:
+            look(first, last, constants, tables, state, sight, memory.standing)
             return 0
 
         self._share_out(book.bar.shape[0], work)
@@ -85,120 +133,93 @@ class CompiledEngine:
             return self._last[1]
         return State(*(_array(getattr(book, name)) for name in State._fields))
 
-    def _next(self, book: Book) -> tuple[Book, State]:
-        """Room for the book after the step; what this game never changes is the old tensor."""
-        game, old, symbols, accounts = self.game, self._state(book), book.shares.shape, book.cash.shape
-        money, money_arrays = _room(4, symbols, torch.float64)
-        means, mean_arrays = _room(4, accounts, torch.float64)
-        bars, bar_arrays = _room(2, symbols, torch.float32)
-        clock, clock_arrays = _room(2, book.bar.shape, torch.int64)
-        marks, mark_arrays = _room(2, accounts, torch.int64)
-        (alive,), (alive_array,) = _room(1, accounts, torch.bool)
-        names = ["bar", "steps", "cash", "equity", "peak", "halt", "alive", "shares", "invested", "mark", "value"]
-        names += ["duration", "idle"]
-        tensors = [*clock, *means[:3], marks[0], alive, *money, *bars]
-        arrays = [*clock_arrays, *mean_arrays[:3], mark_arrays[0], alive_array, *money_arrays, *bar_arrays]
-        if game.counts:
-            (trades,), (trade_array,) = _room(1, symbols, torch.int32)
-            names += ["turnover", "trades"]
-            tensors, arrays = [*tensors, means[3], trades], [*arrays, mean_arrays[3], trade_array]
-        if game.decide_every is not None:
-            names += ["directive"]
-            tensors, arrays = [*tensors, marks[1]], [*arrays, mark_arrays[1]]
-        if game.rules.pooled:
-            moments, moment_arrays = _room(4, accounts, torch.float32)
-            names += ["mean", "square", "last_return", "last_turnover"]
-            tensors, arrays = [*tensors, *moments], [*arrays, *moment_arrays]
-        after = replace(book, **dict(zip(names, tensors, strict=True)))
-        return after, old._replace(**dict(zip(names, arrays, strict=True)))
-
-    def _outcome(self, after: Book, arrays: State) -> tuple[Outcome, Entries]:
-        """Room for what a step does to the books."""
-        pooled, symbols, accounts = self.game.rules.pooled, after.shares.shape, after.cash.shape
-        money, money_arrays = _room(6, symbols, torch.float64)
-        own_gross = pooled or self.game.rules.shorting
-        books, book_arrays = _room(5 if own_gross else 4, accounts, torch.float64)
-        flags, flag_arrays = _room(2, accounts, torch.bool)
-        (closed,), (closed_array,) = _room(1, symbols, torch.bool)
-        (executed,), (executed_array,) = _room(1, symbols, torch.int64)
-        (growth,), (growth_array,) = _room(1, accounts, torch.float32)
-        (own,), (own_array,) = _room(1, symbols, torch.float32) if pooled else ((growth,), (growth_array,))
-        gross, gross_array = (books[4], book_arrays[4]) if own_gross else (after.value, arrays.value)
-        ledger = Ledger(
-            shares=money[0],
-            price=money[1],
-            commission=money[2],
-            slippage=money[3],
-            price_pnl=money[4],
-            closed=closed,
-            paid=money[5],
-            borrow=books[0],
-            interest=books[1],
-            notional=books[2],
-            fill_equity=books[3],
-            cash=after.cash,
-            gross=gross,
-            equity=after.equity,
-            holding=after.shares,
-            value=after.value,
+    def _outcome(self, room: Room, after: Book, after_arrays: State) -> tuple[Outcome, Entries]:
+        tensors, arrays = room.tensors["entries"], room.arrays["entries"]
+        if "gross" not in tensors:  # accounts of one long position: it is their gross exposure
+            tensors["gross"], arrays["gross"] = after.value, after_arrays.value
+        executed, tripped, reentered, growth = (
+            tensors.pop(name) for name in ("executed", "tripped", "reentered", "growth")
         )
-        entries = Entries(
-            shares=money_arrays[0],
-            price=money_arrays[1],
-            commission=money_arrays[2],
-            slippage=money_arrays[3],
-            price_pnl=money_arrays[4],
-            closed=closed_array,
-            paid=money_arrays[5],
-            borrow=book_arrays[0],
-            interest=book_arrays[1],
-            notional=book_arrays[2],
-            fill_equity=book_arrays[3],
-            gross=gross_array,
-            executed=executed_array,
-            tripped=flag_arrays[0],
-            reentered=flag_arrays[1],
-            growth=growth_array,
-            own=own_array,
-        )
-        return Outcome(after, ledger, executed, flags[0], flags[1], growth, own), entries
+        own = tensors.pop("own", growth)
+        arrays.setdefault("own", arrays["growth"])
+        ledger = Ledger(**tensors, cash=after.cash, equity=after.equity, holding=after.shares, value=after.value)
+        return Outcome(after, ledger, executed, tripped, reentered, growth, own), Entries(**arrays)
 
-    def _sight(self, book: Book, known: View | None) -> tuple[View, Sight]:
-        """Room for a view. Without a master directives seldom change: they are looked up when they do."""
-        accounts, symbols = book.cash.shape, book.shares.shape
-        (allowed,), (allowed_array,) = _room(1, symbols, torch.int64)
-        (positions,), (positions_array,) = _room(1, (*symbols, len(POSITION_FIELDS)), torch.float32)
-        levels, level_arrays = _room(4, accounts, torch.float64)
-        portfolio, portfolio_array = None, positions_array
-        if self.game.rules.pooled:
-            (portfolio,), (portfolio_array,) = _room(1, (*accounts, len(PORTFOLIO_FIELDS)), torch.float32)
+    def _view(self, room: Room, book: Book, known: View | None) -> tuple[View, Sight]:
+        """Without a master directives seldom change: they are looked up when they do."""
+        tensors, arrays = room.tensors["sight"], room.arrays["sight"]
         if self.game.decide_every is not None:
-            (observed,), (observed_array,) = _room(1, (*accounts, len(DIRECTIVE_FIELDS)), torch.float32)
-            directive = Directive(book.directive, observed, levels[1], levels[2], levels[3])
+            told = (tensors[name] for name in ("observed", "risk", "cap_share", "slots"))
+            directive = Directive(book.directive, *told)
         else:
-            observed_array = positions_array
             directive = look_up(self.game, book.directive, None if known is None else known.directive)
-        view = View(directive, levels[0], allowed, positions, portfolio)
-        sight = Sight(
-            caps=level_arrays[0],
-            allowed=allowed_array,
-            positions=positions_array,
-            portfolio=portfolio_array,
-            risk=level_arrays[1],
-            cap_share=level_arrays[2],
-            slots=level_arrays[3],
-            observed=observed_array,
-        )
-        return view, sight
+        view = View(directive, tensors["caps"], tensors["allowed"], tensors["positions"], tensors.get("portfolio"))
+        unwritten = {"portfolio": arrays["positions"], "observed": arrays["positions"]}
+        unwritten |= dict.fromkeys(("risk", "cap_share", "slots"), arrays["caps"])
+        return view, Sight(**(unwritten | arrays))
 
-    def _share_out(self, envs: int, work: Callable[[int, int], int]) -> list[int]:
-        """Runs `work(first, last)` over all environments, each in one piece."""
+    def _share_out(self, envs: int, work: Callable[[int, int, Memory], int]) -> list[int]:
+        """Runs `work(first, last, ...)` over all environments, each in one piece, with memory of its own."""
         threads = min(torch.get_num_threads(), envs, max(envs * self.game.market.size // THREAD_SHARE, 1))
+        size, memory = self.game.market.size, self._memory
+        while len(memory) < threads:
+            memory.append(Memory.empty(size, self.game.accounts))
         if threads == 1:
-            return [work(0, envs)]
+            return [work(0, envs, memory[0])]
         cuts = [envs * part // threads for part in range(threads + 1)]
-        rest = [_threads(threads, os.getpid()).submit(work, *cut) for cut in pairwise(cuts[1:])]
-        return [work(0, cuts[1])] + [future.result() for future in rest]
+        pool = _threads(threads, os.getpid())
+        rest = [pool.submit(work, cuts[k], cuts[k + 1], memory[k]) for k in range(1, threads)]
+        return [work(0, cuts[1], memory[0])] + [future.result() for future in rest]
+
+
+def _step_blocks(game: Game) -> tuple[Block, ...]:
+    """Room for the next book and for what the step does to it."""
+    symbols, accounts, pooled = (game.market.size,), (game.accounts,), game.rules.pooled
+    money = "shares price commission slippage price_pnl paid"
+    sums = "borrow interest notional fill_equity" + (" gross" if pooled or game.rules.shorting else "")
+    blocks = [
+        Block((), torch.int64, _fields(after="bar steps")),
+        Block(symbols, torch.float64, _fields(after="shares invested mark value", entries=money)),
+        Block(symbols, torch.float32, _fields(after="duration idle", entries="own" if pooled else "")),
+        Block(symbols, torch.int64, _fields(entries="executed")),
+        Block(symbols, torch.bool, _fields(entries="closed")),
+        Block(accounts, torch.float64, _fields(after="cash equity peak", entries=sums)),
+        Block(accounts, torch.int64, _fields(after="halt")),
+        Block(accounts, torch.bool, _fields(after="alive", entries="tripped reentered")),
+        Block(accounts, torch.float32, _fields(entries="growth")),
+    ]
+    if game.counts:
+        blocks += [
+            Block(symbols, torch.int32, _fields(after="trades")),
+            Block(accounts, torch.float64, _fields(after="turnover")),
+        ]
+    if game.decide_every is not None:
+        blocks += [Block(accounts, torch.int64, _fields(after="directive"))]
+    if pooled:
+        blocks += [Block(accounts, torch.float32, _fields(after="mean square last_return last_turnover"))]
+    return tuple(blocks)
+
+
+def _sight_blocks(game: Game) -> tuple[Block, ...]:
+    """Room for a view, apart from the books: rollouts keep views."""
+    symbols, accounts = (game.market.size,), (game.accounts,)
+    blocks = [
+        Block((*symbols, len(POSITION_FIELDS)), torch.float32, _fields(sight="positions")),
+        Block(symbols, torch.int64, _fields(sight="allowed")),
+        Block(accounts, torch.float64, _fields(sight="caps")),
+    ]
+    if game.rules.pooled:
+        blocks += [Block((*accounts, len(PORTFOLIO_FIELDS)), torch.float32, _fields(sight="portfolio"))]
+    if game.decide_every is not None:
+        blocks += [
+            Block(accounts, torch.float64, _fields(sight="risk cap_share slots")),
+            Block((*accounts, len(DIRECTIVE_FIELDS)), torch.float32, _fields(sight="observed")),
+        ]
+    return tuple(blocks)
+
+
+def _fields(**names: str) -> tuple[Field, ...]:
+    return tuple((owner, name) for owner, several in names.items() for name in several.split())
 
 
 def _seen(view: View) -> Sight:
@@ -225,12 +246,6 @@ def _threads(count: int, process: int) -> ThreadPoolExecutor:
 
 def _array(tensor: Tensor) -> Any:
     return tensor.contiguous().numpy()
-
-
-def _room(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[tuple[Tensor, ...], list[Any]]:
-    """`count` new tensors of one shape, and the arrays over the same memory."""
-    whole = torch.empty((count, *shape), dtype=dtype)
-    return whole.unbind(0), list(whole.numpy())
 
 
 def _constants(game: Game) -> Constants:

@@ -64,11 +64,10 @@ def _log_bars(table: Singles, bars: np.float32) -> np.float32:
 
 
 @compiled
-def _judge_account(
+def _stand(
     e: int,
     a: int,
-    first: int,
-    last: int,
+    run: tuple[int, int],
     gross: float,
     held: int,
     c: Constants,
@@ -77,7 +76,7 @@ def _judge_account(
     sight: Sight,
     t: Standing,
 ) -> None:
-    """The standing of account `a`, for its symbols `first` .. `last` - 1."""
+    """The standing of account `a`, for its symbols `run[0]` .. `run[1]` - 1."""
     halt, equity, row = s.halt[e, a], s.equity[e, a], s.directive[e, a]
     cap = _cap(c, halt, m.directives[row, 1])
     sight.caps[e, a] = cap
@@ -90,7 +89,7 @@ def _judge_account(
     fallen = np.float32(_clamp((1.0 - equity / s.peak[e, a]) * c.drawdown_scale, 0.0, 1.5))
     liquid = np.float32(_clamp(s.cash[e, a] / positive, -1.0, 2.0))
     state = np.float32((0.5 if halt > 0 else 0.0) + (0.5 if blocked else 0.0))
-    for n in range(first, last):
+    for n in range(run[0], run[1]):
         t.trading[n], t.funded[n], t.slot[n] = trading, trading_and_funded, slot
         t.most[n], t.smallest[n], t.full[n], t.equity[n] = cap * equity, smallest, max(positive * cap, 1e-9), positive
         t.fallen[n], t.liquid[n], t.state[n] = fallen, liquid, state
@@ -184,11 +183,11 @@ def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight,
             for n in range(size):
                 gross += abs(value[n])
                 held += value[n] != 0.0
-            _judge_account(e, 0, 0, size, gross, held, c, m, s, sight, t)
+            _stand(e, 0, (0, size), gross, held, c, m, s, sight, t)
             _observe_portfolio(e, gross, held, c, s, sight.portfolio[e, 0], t)
         else:
             for a in range(accounts):
-                _judge_account(e, a, a, a + 1, abs(value[a]), 0, c, m, s, sight, t)
+                _stand(e, a, (a, a + 1), abs(value[a]), 0, c, m, s, sight, t)
         if c.decide_every > 0:
             row = s.directive[e, 0]
             sight.risk[e, 0], sight.cap_share[e, 0] = m.directives[row, 0], m.directives[row, 1]

@@ -1,4 +1,4 @@
-"""One bar of the game for a run of environments (`TensorEngine.step` without its look at the result).
+"""From the orders at `t` to the fills at `t + 1` for a run of environments: steps 1 to 4 of docs/timeline.md.
 
 An environment is worked through in rows over its N symbols, each loop simple enough to be vectorised. Rows of accounts
 have length A: `_pool` sums N to A, `_spread` repeats A to N; where every symbol has an account both are the row itself.
@@ -7,7 +7,7 @@ have length A: `_pool` sums N to A, `_spread` repeats A to N; where every symbol
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from marl_pipeline.envs.trading.kernel.arrays import (
     Floats,
     Ints,
     Sight,
-    Singles,
     State,
     Tables,
     compiled,
@@ -55,7 +54,8 @@ class Rows(NamedTuple):
     def empty(cls, size: int, accounts: int) -> Rows:
         symbols, books = np.empty((12, size)), np.empty((6, accounts))
         sums, spread = np.empty((5, accounts)), np.empty((5, size))
-        return cls(*symbols, np.empty(size, np.int64), *books, sums, spread, np.zeros(size))
+        arrays: list[Any] = [*symbols, np.empty(size, np.int64), *books, sums, spread, np.zeros(size)]
+        return cls(*arrays)
 
 
 @compiled
@@ -187,7 +187,7 @@ def _reduce(
 
 @compiled
 def _grant_slots(
-    amount: Floats, shares: Floats, action: Ints, sell_partial: int, first: int, free: float, tier: Ints
+    amount: Floats, shares: Floats, action: Ints, sell_partial: int, first: int, free: int, tier: Ints
 ) -> None:
     """`limits.grant_slots` on one portfolio: orders that get no slot are struck out of `amount`."""
     size = amount.size
@@ -200,9 +200,8 @@ def _grant_slots(
         medium += tier[n] == 1
     # Free slots less what goes to larger orders; then one pass in turn, without branches.
     left_large, left_medium, left_small = free, free - large, free - large - medium
-    for turn in range(size):
-        n = first + turn
-        n -= size * (n >= size)
+    for turn in range(first, first + size):
+        n = turn - size if turn >= size else turn
         left_large -= tier[n] == 0
         left_medium -= tier[n] == 1
         left_small -= tier[n] == 2
@@ -229,7 +228,7 @@ def _ask(
         openings += flat & (amount[n] > 0.0)
     if openings > slots - held:
         first = now * c.slot_stride % shares.size
-        _grant_slots(amount, shares, executed, c.sell_partial, first, slots - held, w.tier)
+        _grant_slots(amount, shares, executed, c.sell_partial, first, int(slots) - held, w.tier)
 
 
 @compiled
@@ -315,112 +314,7 @@ def _pay(
 
 
 @compiled
-def _mark(
-    fill: Floats,
-    mark: Floats,
-    before: Floats,
-    shares: Floats,
-    traded: Floats,
-    price: Floats,
-    pnl: Floats,
-    holding: Floats,
-    marked: Floats,
-    value: Floats,
-    size: Floats,
-) -> None:
-    """5 mark."""
-    for n in range(fill.size):
-        held = shares[n] + traded[n]
-        price[n] = fill[n]
-        pnl[n] = shares[n] * (mark[n] - before[n]) + traded[n] * (mark[n] - fill[n])
-        holding[n] = held
-        marked[n] = mark[n]
-        value[n] = held * mark[n]
-        size[n] = abs(held)
-
-
-@compiled
-def _age(
-    shares: Floats,
-    traded: Floats,
-    size: Floats,
-    paid: Floats,
-    old_invested: Floats,
-    old_duration: Singles,
-    old_idle: Singles,
-    invested: Floats,
-    duration: Singles,
-    idle: Singles,
-) -> None:
-    """What is remembered of every position."""
-    for n in range(shares.size):
-        kept = min(size[n] / max(abs(shares[n]), 1e-200), 1.0)
-        invested[n] = paid[n] + old_invested[n] * kept
-    one, none = np.float32(1.0), np.float32(0.0)
-    for n in range(shares.size):
-        duration[n] = old_duration[n] + one if size[n] > 0.0 else none
-        idle[n] = old_idle[n] + one if traded[n] == 0.0 else none
-
-
-@compiled
-def _judge(
-    e: int, opens: bool, decides: bool, c: Constants, s: State, master: Ints, after: State, entries: Entries, w: Rows
-) -> None:
-    """6 judge: the books after the mark, kill switch and counters."""
-    spent = _pool(c.pooled, w.paid_out, w.sums[0])
-    net = _pool(c.pooled, after.value[e], w.sums[1])
-    holding = _pool(c.pooled, w.size, w.sums[2])
-    notional = _pool(c.pooled, w.notional, w.sums[3])
-    for a in range(spent.size):
-        halt, before, fill_equity = s.halt[e, a], s.equity[e, a], entries.fill_equity[e, a]
-        cash = w.carried[a] - spent[a]
-        equity = cash + net[a]
-        flat = holding[a] == 0.0
-        moved = max(halt - 1 + (halt == c.liquidating and not flat), 0)
-        reentered = moved == c.cool_down and halt == c.cool_down + 1
-        peak = max(0.0 if reentered else s.peak[e, a], equity)
-        tripped = moved <= c.cool_down and equity <= peak * (1.0 - c.drawdown) and peak > equity
-        if tripped:
-            moved = c.liquidating - flat
-        alive = s.alive[e, a]
-        ratio = max(equity, c.floor) / max(before, c.floor)
-        growth = np.float32(math.log(ratio)) if ratio != 1.0 else np.float32(0.0)
-        entries.growth[e, a] = growth * np.float32(c.reward_scale) if alive else np.float32(0.0)
-        alive = alive and equity > c.floor
-        turned = notional[a] / max(fill_equity, c.floor)
-        entries.notional[e, a] = notional[a]
-        entries.tripped[e, a] = tripped
-        entries.reentered[e, a] = reentered
-        after.cash[e, a] = cash
-        after.equity[e, a] = equity
-        after.peak[e, a] = peak
-        after.halt[e, a] = moved if alive else c.liquidating
-        after.alive[e, a] = alive
-        if c.counts:
-            after.turnover[e, a] = 0.0 if opens else s.turnover[e, a] + turned
-        if c.decide_every > 0:
-            after.directive[e, a] = master[e, a] if decides else s.directive[e, a]
-        if c.pooled:
-            memory, change = np.float32(c.memory), np.float32(equity / max(before, c.floor) - 1.0)
-            after.last_return[e, a] = change
-            after.last_turnover[e, a] = turned
-            after.mean[e, a] = s.mean[e, a] + memory * (change - s.mean[e, a])
-            after.square[e, a] = s.square[e, a] + memory * (change * change - s.square[e, a])
-
-
-@compiled
-def _share(
-    c: Constants, alive: bool, equity: float, pnl: Floats, commission: Floats, slippage: Floats, own: Singles
-) -> None:
-    """What `net` pays the symbols of a portfolio."""
-    start = max(equity, c.floor)
-    for n in range(pnl.size):
-        paid = np.float32((pnl[n] - commission[n] - slippage[n]) / start * c.reward_scale)
-        own[n] = paid if alive else np.float32(0.0)
-
-
-@compiled
-def step(
+def trade(
     first: int,
     last: int,
     c: Constants,
@@ -428,12 +322,13 @@ def step(
     s: State,
     seen: Sight,
     chosen: Ints,
-    master: Ints,
     after: State,
     entries: Entries,
     w: Rows,
 ) -> int:
-    """Plays environments `first` .. `last` - 1 by one bar, from the books `s` of which `seen` is the view.
+    """Plays the orders of environments `first` .. `last` - 1, from the books `s` of which `seen` is the view.
+
+    Writes the entries of the ledger and, of the books after it, the cash.
 
     Returns:
         How many of the chosen actions are none of the seven (they are played as HOLD; the caller raises).
@@ -459,47 +354,9 @@ def step(
         _ask(c, now, shares, s.mark[e], capacity, executed, seen.slots[e, 0], w)
         _limit(c, fill, m.gone[following], active, impact, per_share, caps, turnover, equity, entries.closed[e], w)
         _pay(c, fill, impact, per_share, traded, entries.commission[e], entries.slippage[e], entries.paid[e], w)
-        _mark(
-            fill,
-            m.mark[following],
-            s.mark[e],
-            shares,
-            traded,
-            entries.price[e],
-            entries.price_pnl[e],
-            after.shares[e],
-            after.mark[e],
-            after.value[e],
-            w.size,
-        )
-        _age(
-            shares,
-            traded,
-            w.size,
-            entries.paid[e],
-            s.invested[e],
-            s.duration[e],
-            s.idle[e],
-            after.invested[e],
-            after.duration[e],
-            after.idle[e],
-        )
-        opens = m.new_session[min(following + 1, m.new_session.size - 1)]
-        if c.counts:
-            for n in range(shares.size):
-                trades = s.trades[e, n] + ((traded[n] != 0.0) & (executed[n] != 0))
-                after.trades[e, n] = 0 if opens else trades
-        decides = c.decide_every > 0 and s.steps[e] % c.decide_every == 0
-        _judge(e, opens, decides, c, s, master, after, entries, w)
-        if c.pooled:
-            alive, pnl = s.alive[e, 0], entries.price_pnl[e]
-            _share(c, alive, s.equity[e, 0], pnl, entries.commission[e], entries.slippage[e], entries.own[e])
-            for n in range(shares.size):
-                w.size[n] = abs(after.value[e, n])
-            entries.gross[e, 0] = _sum(w.size)
-        elif c.shorting:
-            for n in range(shares.size):
-                entries.gross[e, n] = abs(after.value[e, n])
-        after.bar[e] = following
-        after.steps[e] = s.steps[e] + 1
+        spent = _pool(c.pooled, w.paid_out, w.sums[0])
+        notional = _pool(c.pooled, w.notional, w.sums[1])
+        for a in range(caps.size):
+            after.cash[e, a] = w.carried[a] - spent[a]
+            entries.notional[e, a] = notional[a]
     return invalid
