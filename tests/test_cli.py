@@ -41,6 +41,9 @@ def test_help_names_every_command_and_imports_nothing_heavy(root: Path) -> None:
         (("report",), "no report yet; run `marl run` first"),
         (("open", "report"), "no report yet; run `marl run` first"),
         (("data", "check", "nowhere.csv"), "nowhere.csv"),
+        (("env", "monitor", "nowhere.parquet"), "nowhere.parquet: no such file; make one with `marl env record"),
+        (("env", "record", "--out", "x.parquet", "--policy", "nobody"), "--policy nobody: neither one of random"),
+        (("env", "calibrate"), "run the stage build_features first"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(
@@ -110,6 +113,32 @@ def test_the_balance_of_a_reward_is_told_and_drawn(root: Path) -> None:
     assert len(found["policies"][0]["components"]) == 7
     assert Path(found["picture"]).read_bytes().startswith(b"<?xml")
     assert Path(found["picture"]) == root / "reports" / "reward_components.svg"
+
+
+def test_recorded_episodes_are_monitored_and_studied(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "episodes.parquet"
+    asked = ("--episodes", "2", "--steps", "6", "--reward", "guide_v3_2", "--json")
+    done = marl(root, "env", "record", "--out", str(file), *asked)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["episodes"] == 2
+    done = marl(root, "env", "monitor", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["page"] == str(tmp_path / "episodes.html")
+    assert Path(found["page"]).read_text().startswith("<!doctype html>")
+    assert sum(found["actions"]["taken"].values()) == pytest.approx(1.0)
+    done = marl(root, "env", "rewards", str(file), "--out", str(tmp_path / "a.svg"), "--json")
+    assert done.returncode == 0, done.stderr
+    (study,) = json.loads(done.stdout)["policies"]
+    assert (study["policy"], study["episodes"], study["steps"]) == ("random", 2, 6)
+
+
+def test_the_gap_of_a_reward_is_told(root: Path) -> None:
+    done = marl(root, "env", "gap", "--horizon", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {(market["reward"], market["market"]): market for market in json.loads(done.stdout)["markets"]}
+    assert found["guide_v3_2", "constant"]["gap"] > 1e-3
+    assert abs(found["net_shaped", "constant"]["gap"]) < 1e-7
 
 
 def stage(name: str, *upstream: str) -> dag.Stage:

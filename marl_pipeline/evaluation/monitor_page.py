@@ -200,7 +200,7 @@ def _recording_rows(seen: Monitor) -> list[tuple[str, str]]:
         ("Bars", f"{about.span[0]} to {about.span[1]}"),
         ("Seed", str(about.seed)),
         ("Initial cash", f"{about.initial_cash:,.0f}"),
-        *((f"Limit: {name.replace('_', ' ')}", f"{value:g}") for name, value in about.limits.items()),
+        *((f"Limit: {name.replace('_', ' ')}", str(value)) for name, value in about.limits.items()),
     ]
 
 

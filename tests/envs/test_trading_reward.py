@@ -319,3 +319,47 @@ def test_configurations_of_the_preset_are_frozen() -> None:
     assert config.repeat_penalty == 0.0
     with pytest.raises(AttributeError):
         config.repeat_penalty = 1.0  # type: ignore[misc]
+
+
+def test_the_parameters_are_the_guides_numbers_and_each_counts() -> None:
+    guide = market_params().guide
+    assert RewardConfig.of(guide) == RewardConfig()
+    changed = guide.with_coefficients({"weights.cost": 7.0, "repeat_penalty": 0.5, "hold_losing": -0.3})
+    assert RewardConfig.of(changed) == replace(
+        RewardConfig(), weights=(10.0, 7.0, 2.0, 3.0, 5.0, 0.5, 1.0), repeat_penalty=0.5, hold_losing=-0.3
+    )
+    actions = [Action.BUY_SMALL, Action.HOLD, Action.HOLD]
+    _, plain = play([100.0] * 4, actions)
+    env, paid = play([100.0] * 4, actions, guide=changed.model_dump())
+    assert paid[2]["diversification"] == pytest.approx(plain[2]["diversification"] - 0.45)
+    assert paid[2]["timing"] == pytest.approx(-0.3)
+    assert env.rewards.shaper is not None
+    assert float(env.rewards.shaper.settlement(env.book)) == 0.0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_net_would_pay_is_known_whatever_is_paid(mode: Mode) -> None:
+    plain, shaped = hostile_env(mode, "net"), hostile_env(mode, "guide_v3_2")
+    generator = torch.Generator().manual_seed(6)
+    told, _ = plain.reset(), shaped.reset()
+    for _ in range(12):
+        actions = random_actions(told, generator, plain.device)
+        told, _ = plain.step(actions), shaped.step(actions)
+        assert torch.equal(shaped.rewards.own, told.groups["symbols"].reward)
+    shaped.reset()
+    assert not shaped.rewards.own.any()
+
+
+def test_settling_at_the_end_of_an_episode_leaves_net_and_nothing_else() -> None:
+    env = hostile_env("accounts", "net_shaped", gamma=1.0)
+    generator = torch.Generator().manual_seed(2)
+    step = env.reset()
+    paid, net = torch.zeros(6, 7, dtype=torch.float64), torch.zeros(6, 7, dtype=torch.float64)
+    for _ in range(20):
+        step = env.step(random_actions(step, generator, env.device))
+        paid += step.groups["symbols"].reward
+        net += env.rewards.own
+    assert env.rewards.shaper is not None
+    settled = paid + env.rewards.shaper.settlement(env.book)
+    assert torch.allclose(settled, net, atol=1e-3, rtol=1e-4)
+    assert float((paid - net).abs().max()) > 0.2

@@ -103,7 +103,7 @@ class About:
     span: tuple[int, int]
     actions: tuple[str, ...]
     components: Mapping[str, tuple[str, ...]]
-    limits: Mapping[str, float]
+    limits: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self)}

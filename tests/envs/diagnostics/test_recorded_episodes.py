@@ -15,6 +15,7 @@ import pytest
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.diagnostics.account_figures import EVENTS
+from marl_pipeline.envs.diagnostics.action_diversity import action_diversity
 from marl_pipeline.envs.diagnostics.episodes import COLUMNS, Episodes
 from marl_pipeline.envs.diagnostics.monitor import monitor
 from marl_pipeline.envs.diagnostics.play import PolicyName, policy_of
@@ -158,6 +159,17 @@ def test_a_policy_without_variety_is_found() -> None:
     assert 0.9 < varied.actions.entropy <= 1.0
     assert varied.actions.by_symbol.between(0.8, 1.0).all()
     assert set(varied.actions.by_step.index) == set(range(1, STEPS + 1))
+
+
+def test_variety_is_judged_where_there_was_a_choice() -> None:
+    episodes = recorded("accounts", bars=quiet())
+    traded = episodes.table["executed"] != "HOLD"
+    seen = action_diversity(replace(episodes, table=episodes.table.assign(choice=traded)))
+    assert seen.free == pytest.approx(traded.mean())
+    assert seen.taken["HOLD"] == 0.0 < seen.executed["HOLD"]
+    none = action_diversity(replace(episodes, table=episodes.table.assign(choice=False)))
+    assert none.flags == ("nothing to decide",)
+    assert none.entropy == none.free == 0.0
 
 
 def test_turnover_costs_and_exposure_are_those_of_known_trades() -> None:
