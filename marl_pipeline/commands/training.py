@@ -33,6 +33,7 @@ def register(app: typer.Typer, env: typer.Typer, bench: typer.Typer) -> None:
     app.command("train", cls=ListCommand)(train)
     app.command("evaluate")(evaluate)
     app.command("curves")(curves)
+    app.command("settings")(settings)
     env.command("check")(env_check)
     bench.command("learning", cls=ListCommand)(bench_learning)
     bench.command("reference", cls=ListCommand)(bench_reference)
@@ -143,6 +144,13 @@ def curves(
     for name, learnt in found.items():
         draw(out, name, learnt)
     print(f"learning curves: {out}")
+
+
+def settings() -> None:
+    """Prints every algorithm's settings as Markdown: what `-S` may change, and its value."""
+    from marl_pipeline.algos.settings_table import settings_tables
+
+    print(settings_tables())
 
 
 def env_check(
