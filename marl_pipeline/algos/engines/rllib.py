@@ -139,11 +139,12 @@ def _config(task: Task, settings: PPOSettings, start: int) -> PPOConfig:
         PPOConfig()
         .environment("marl_pipeline", disable_env_checking=True)
         .env_runners(num_env_runners=runners, num_envs_per_env_runner=task.num_envs // task.workers)
-        .learners(num_learners=0, num_gpus_per_learner=1 if task.device.type == "cuda" else 0)
+        .learners(
+            learner_class=MAPPOLearner, num_learners=0, num_gpus_per_learner=1 if task.device.type == "cuda" else 0
+        )
         .multi_agent(policies=set(groups), policy_mapping_fn=_group_of, count_steps_by="agent_steps")
         .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=modules))
         .training(
-            learner_class=MAPPOLearner,
             lr=rates,
             gamma=settings.gamma,
             lambda_=settings.gae_lambda,
