@@ -35,7 +35,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def collected(algorithm: str, reduction: Reduction) -> tuple[OnPolicy, dict[str, Experience]]:
     """A learner over copies of its own, and what it saw in them: other numbers of live rows on each worker."""
     environment = Wild(6, seed=reduction.rank)
-    chosen = settings(algorithm, horizon=HORIZON, minibatches=1, target_kl=0.05)
+    chosen = settings(algorithm, horizon=HORIZON, minibatches=1, target_kl=0.05, network={"normalise_inputs": False})
     inputs = DenseInputs(environment.groups, reference_fields=("index",))
     learner = OnPolicy(environment, inputs, chosen, seed=3, timesteps=1000, reduction=reduction)
     return learner, learner._collector.collect(HORIZON)
