@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from marl_pipeline.commands import training
-from marl_pipeline.commands.shell import Json, find_root, print_json
+from marl_pipeline.commands.console import Json, fail, print_json, repository
+from marl_pipeline.commands.env import env
 from marl_pipeline.errors import UserError
 
 app = typer.Typer(
@@ -26,7 +27,6 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Look at market data.")
 app.add_typer(data, name="data")
-env = typer.Typer(no_args_is_help=True, help="Look at the trading simulator: the current data set, or a synthetic one.")
 app.add_typer(env, name="env")
 bench = typer.Typer(no_args_is_help=True, help="Measure how fast this machine is.")
 app.add_typer(bench, name="bench")
@@ -50,7 +50,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
 ]
-Reward = Literal["net", "guide_v3_2", "net_shaped"]
 
 
 @app.command()
@@ -66,7 +65,7 @@ def run(
     """
     from marl_pipeline import overlay
 
-    root, cwd = find_root(), Path.cwd()
+    root, cwd = repository(), Path.cwd()
     merged = overlay.merge(root, profile, overrides or [], cwd)
     if dry_run:
         _print_plan(root, merged, as_json)
@@ -81,14 +80,14 @@ def run(
     try:
         run_flow()
     except KeyboardInterrupt:
-        _fail("interrupted; run again to resume", 130)
+        fail("interrupted; run again to resume", 130)
     _print_summary(root, as_json)
 
 
 @app.command()
 def report(as_json: Json = False) -> None:
     """Prints the verdict of the last run."""
-    _print_summary(find_root(), as_json)
+    _print_summary(repository(), as_json)
 
 
 @data.command("check")
@@ -106,7 +105,7 @@ def data_check(
     from marl_pipeline.config import load_params
     from marl_pipeline.stages.validate_data import check_file
 
-    params = load_params(find_root() / "params.yaml")
+    params = load_params(repository() / "params.yaml")
     result = check_file(file, params, frequency=frequency, timezone=timezone, calendar=calendar)
     if as_json:
         print_json(result.as_json())
@@ -116,86 +115,6 @@ def data_check(
         Console().print(result.table())
     if result.failed is not None:
         raise UserError(result.failed)
-
-
-@env.command("smoke")
-def env_smoke(
-    steps: Annotated[int, typer.Option(min=1, help="Random steps to play in each mode.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of the actions and of the starts.")] = 0,
-    reward: Annotated[Reward | None, typer.Option(help="By default as in params.yaml.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Plays random steps and checks what must always hold; prints the size of every component.
-
-    Exits with 1 if an invariant broke.
-    """
-    from marl_pipeline.config import load_params
-    from marl_pipeline.envs.diagnostics.smoke import smoke
-    from marl_pipeline.envs.trading.limits import Mode
-    from marl_pipeline.stages.simulator import simulator, smoke_table
-
-    root = find_root()
-    params = load_params(root / "params.yaml")
-    market = params.market if reward is None else params.market.model_copy(update={"reward": reward})
-    world = simulator(root, params, market)
-    modes: tuple[Mode, ...] = ("accounts", "portfolio")
-    directives = params.train_master.directives
-    results = [smoke(world.market, market, directives, mode, span=world.span, steps=steps, seed=seed) for mode in modes]
-    passed = all(result.passed for result in results)
-    if as_json:
-        found = [result.as_json() for result in results]
-        print_json({"source": world.source, "reward": market.reward, "passed": passed, "modes": found})
-    else:
-        from rich.console import Console
-
-        Console().print(smoke_table(results, world.source))
-    if not passed:
-        _fail("an invariant of the simulator is broken", 1)
-
-
-@env.command("rewards")
-def env_rewards(
-    reward: Annotated[Literal["guide_v3_2", "net_shaped"], typer.Option(help="Whose components.")] = "guide_v3_2",
-    mode: Annotated[Literal["accounts", "portfolio"], typer.Option()] = "portfolio",
-    episodes: Annotated[int, typer.Option(min=1, help="Played side by side by each policy.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of the actions and of the starts.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The picture; reports/reward_components.svg by default.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Balance and signal-to-noise of a reward's components, and what it pays beside what the account earns.
-
-    Three plain policies play the same episodes: random, hold, buy and hold.
-    """
-    from marl_pipeline.config import load_params
-    from marl_pipeline.envs.diagnostics.reward_study import picture, study_policies
-    from marl_pipeline.stages.simulator import reward_table, simulator
-
-    root = find_root()
-    params = load_params(root / "params.yaml")
-    market = params.market.model_copy(update={"reward": reward})
-    world = simulator(root, params, market)
-    studies = study_policies(
-        world.market,
-        market,
-        params.train_master.directives,
-        mode=mode,
-        span=world.span,
-        gamma=params.train_symbol_agents.ppo.gamma,
-        episodes=episodes,
-        seed=seed,
-    )
-    path = out if out is not None else root / "reports" / "reward_components.svg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture(studies))
-    if as_json:
-        found = [study.as_json() for study in studies]
-        print_json({"source": world.source, "picture": str(path), "policies": found})
-        return
-    from rich.console import Console
-
-    console = Console()
-    console.print(reward_table(studies))
-    console.print(f"picture: {path}", soft_wrap=True, highlight=False)
 
 
 @bench.command("market")
@@ -215,7 +134,7 @@ def bench_market(
     from marl_pipeline.config import load_params
     from marl_pipeline.envs.trading import bench as market_bench
 
-    params = load_params(find_root() / "params.yaml")
+    params = load_params(repository() / "params.yaml")
     market = params.market if step is None else params.market.model_copy(update={"cpu_step": step})
     sizes = [_size(text) for text in size] if size else market_bench.SIZES
     measured = []
@@ -242,7 +161,7 @@ def _size(text: str) -> tuple[int, int]:
 @app.command("open")
 def open_(what: Annotated[Literal["report", "mlflow", "prefect"], typer.Argument()] = "report") -> None:
     """Opens what there is to look at; `mlflow` and `prefect` serve until Ctrl-C."""
-    root = find_root()
+    root = repository()
     if what == "report":
         path = root / REPORT
         if not path.exists():
@@ -255,7 +174,7 @@ def open_(what: Annotated[Literal["report", "mlflow", "prefect"], typer.Argument
 @app.command()
 def serve() -> None:
     """Serves the flows: the quarterly schedule, and runs triggered from the Prefect UI."""
-    root = find_root()
+    root = repository()
     os.chdir(root)
     from flows.environment import prepare
 
@@ -274,15 +193,10 @@ def main() -> NoReturn:
     try:
         app()
     except UserError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted; run again to resume", 130)
+        fail("interrupted; run again to resume", 130)
     sys.exit(0)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)
 
 
 def _print_plan(root: Path, merged: Any, as_json: bool) -> None:

@@ -177,14 +177,73 @@ class LimitsParams(Section):
     reentry_scale: Fraction
 
 
+class GuideWeightsParams(Section):
+    """Weights of the seven components, in the order of `envs.trading.reward.COMPONENTS`. Rewards are paid in units in
+    which the P&L counts as in `net`, so that its weight must not be 0."""
+
+    pnl: Positive
+    cost: NonNegative
+    timing: NonNegative
+    sharpe: NonNegative
+    drawdown: NonNegative
+    utilisation: NonNegative
+    diversification: NonNegative
+
+
+class GuideParams(Section):
+    """Coefficients of the preset `guide_v3_2` (see `envs.trading.reward.RewardConfig`)."""
+
+    weights: GuideWeightsParams
+    unrealized_pnl_weight: NonNegative
+    entry_multipliers: tuple[NonNegative, NonNegative, NonNegative]
+    add_to_winner_multiplier: NonNegative
+    confident_gain: Positive
+    exit_multipliers: tuple[NonNegative, NonNegative, NonNegative]
+    hold_winning: float
+    hold_losing: float
+    drawdown_limit: Fraction
+    drawdown_multiplier: NonNegative
+    utilisation_per_bar: float
+    diversity_bonus: NonNegative
+    repeat_penalty: NonNegative
+    memory: Annotated[float, Field(gt=0.0, le=1.0)]
+
+    def coefficients(self) -> dict[str, float]:
+        """Every coefficient that is one number, by its dotted name; lists are left out."""
+        values: dict[str, Any] = self.model_dump()
+        weights = {f"weights.{name}": value for name, value in values.pop("weights").items()}
+        return weights | {name: value for name, value in values.items() if isinstance(value, float)}
+
+    def with_coefficients(self, changed: Mapping[str, float]) -> GuideParams:
+        """With some coefficients changed, by their dotted names.
+
+        Raises:
+            UserError: there is no such coefficient, or it cannot have that value.
+        """
+        values: dict[str, Any] = self.model_dump()
+        for name, value in changed.items():
+            section, _, leaf = name.rpartition(".")
+            if name not in self.coefficients():
+                raise UserError(f"market.guide.{name}: no such coefficient; there are {', '.join(self.coefficients())}")
+            (values[section] if section else values)[leaf] = value
+        try:
+            return GuideParams.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise UserError(f"market.guide.{where}: {problem['msg']} (found {problem['input']!r})") from None
+
+
 class MarketParams(Section):
     """Costs are in basis points of traded notional per side unless they say otherwise; rates are per year.
 
     `cpu_step` chooses how a CPU steps the market: `compiled` (fast) or `plain` (tensor operations, as on a GPU). They
-    agree to rounding, not bit for bit, so the choice is a parameter.
+    agree to rounding, not bit for bit, so the choice is a parameter. With `allow_short` the sell actions also open
+    short positions.
     """
 
     cpu_step: Literal["compiled", "plain"]
+    allow_short: bool
     initial_cash: Positive
     entry_sizes: tuple[Fraction, Fraction, Fraction]
     partial_exit: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -199,7 +258,14 @@ class MarketParams(Section):
     reward: Literal["net", "guide_v3_2", "net_shaped"]
     master_reward: Literal["net", "risk_adjusted"]
     reward_scale: Positive
+    guide: GuideParams
     limits: LimitsParams
+
+    @model_validator(mode="after")
+    def _shaped_rewards_are_for_long_trades(self) -> Self:
+        if self.allow_short and self.reward != "net":
+            raise ValueError(f"allow_short needs reward net: {self.reward} shapes long trades only")
+        return self
 
 
 class DirectivesParams(Section):
@@ -279,6 +345,38 @@ class WalkForwardParams(Section):
         return self
 
 
+Range = tuple[float, float]
+
+
+class CalibrateRewardsParams(Section):
+    """The search for coefficients of `market.guide`: each trial trains symbol agents for `iterations` on the train
+    span, once per seed, and is scored by their net growth on the validation span. `ranges` names the coefficients as
+    `market.guide` does and gives the least and the largest value; `grid_points` values of each make the grid."""
+
+    preset: Literal["guide_v3_2", "net_shaped"]
+    sampler: Literal["grid", "tpe"]
+    trials: Count
+    grid_points: Annotated[int, Field(ge=2)]
+    iterations: Count
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    ranges: Annotated[Mapping[str, Range | Mapping[str, Range]], Field(min_length=1)]
+
+    def searched(self) -> dict[str, Range]:
+        """Dotted name -> least and largest value."""
+        found: dict[str, Range] = {}
+        for name, value in self.ranges.items():
+            parts = {name: value} if isinstance(value, tuple) else {f"{name}.{leaf}": value[leaf] for leaf in value}
+            found |= parts
+        return found
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name, (low, high) in self.searched().items():
+            if not low < high:
+                raise ValueError(f"ranges.{name} must rise, as in [0.0, 1.0]; found {[low, high]}")
+        return self
+
+
 class GatesParams(Section):
     min_net_return: float
     min_excess_sharpe: float
@@ -309,6 +407,7 @@ class Params(Section):
     fine_tune: FineTuneParams
     walk_forward: WalkForwardParams
     report: ReportParams
+    calibrate_rewards: CalibrateRewardsParams
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from marl_pipeline.algos.distributions import Distribution, distribution, parameter_count
 from marl_pipeline.algos.inputs import Inputs
-from marl_pipeline.algos.networks import AgentGRU, AgentLinear, AgentNorm
+from marl_pipeline.algos.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
 from marl_pipeline.algos.ppo import NetworkSettings
 from marl_pipeline.algos.value_norm import ValueNorm
 from marl_pipeline.envs.protocol import Continuous, GroupSpec, GroupStep
@@ -27,7 +27,7 @@ GAIN = 2**0.5
 
 @dataclass(frozen=True)
 class Recall:
-    """What a network with memory is told besides its rows; see `AgentGRU`."""
+    """What a network with memory is told besides its rows; see `OrthogonalGRU`."""
 
     memory: Tensor
     fresh: Tensor
@@ -44,10 +44,10 @@ class Tower(nn.Module):
         hidden = settings.hidden
         self._activation = torch.tanh if settings.activation == "tanh" else functional.relu
         self.layers = nn.ModuleList(
-            AgentLinear(width, following, copies, GAIN, generator) for width, following in pairwise(hidden)
+            OrthogonalLinear(width, following, copies, GAIN, generator) for width, following in pairwise(hidden)
         )
-        self.gru = AgentGRU(hidden[-1], hidden[-1], copies, generator) if settings.memory == "gru" else None
-        self.output = AgentLinear(hidden[-1], outputs, copies, gain, generator)
+        self.gru = OrthogonalGRU(hidden[-1], hidden[-1], copies, generator) if settings.memory == "gru" else None
+        self.output = OrthogonalLinear(hidden[-1], outputs, copies, gain, generator)
 
     def forward(self, entered: Tensor, recall: Recall | None) -> tuple[Tensor, Tensor | None]:
         """[..., A, hidden] from the first layer -> outputs [..., A, outputs], and what is remembered by then."""
@@ -68,7 +68,7 @@ class RowsEntry(nn.Module):
     def __init__(self, inputs: int, settings: NetworkSettings, copies: int, generator: torch.Generator) -> None:
         super().__init__()
         self.norm = AgentNorm(inputs, copies) if settings.normalise_inputs else nn.Identity()
-        self.linear = AgentLinear(inputs, settings.hidden[0], copies, GAIN, generator)
+        self.linear = OrthogonalLinear(inputs, settings.hidden[0], copies, GAIN, generator)
 
     def forward(self, rows: Tensor) -> Tensor:
         entered: Tensor = self.linear(self.norm(rows))
@@ -84,7 +84,7 @@ class StateEntry(nn.Module):
     def __init__(self, state: int, settings: NetworkSettings, copies: int, generator: torch.Generator) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(state) if settings.normalise_inputs else nn.Identity()
-        self.linear = AgentLinear(state, settings.hidden[0], copies, GAIN, generator)
+        self.linear = OrthogonalLinear(state, settings.hidden[0], copies, GAIN, generator)
 
     def forward(self, state: Tensor) -> Tensor:
         weight, bias = self.linear.weight, self.linear.bias

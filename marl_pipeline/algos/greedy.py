@@ -11,7 +11,7 @@ from marl_pipeline.envs.protocol import Environment
 
 @torch.no_grad()
 def greedy_returns(environment: Environment, policy: Policy) -> Tensor:
-    """[E] undiscounted return of one episode in every copy, summed over the agents of all groups."""
+    """[E] undiscounted return of one episode in every copy: the sum of `team_reward` (see the protocol)."""
     timestep = environment.reset()
     memory = policy.start(environment.num_envs)
     total = torch.zeros(environment.num_envs, device=environment.device)
@@ -19,8 +19,7 @@ def greedy_returns(environment: Environment, policy: Policy) -> Tensor:
     while bool(playing.any()):
         actions, memory = policy.act(timestep, memory, None)
         timestep = environment.step(actions)
-        earned = torch.stack([step.reward.sum(-1) for step in timestep.groups.values()]).sum(0)
-        total += torch.where(playing, earned, 0.0)
+        total += torch.where(playing, timestep.team_reward, 0.0)
         done = timestep.done
         playing = playing & ~done
         if bool(done.any()):

@@ -1,4 +1,4 @@
-"""Building blocks with the initialisation that on-policy learners are sensitive to."""
+"""Building blocks of actors, critics and action values, for agents that share their weights or do not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 def orthogonal_linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -26,71 +25,71 @@ def trunk(inputs: int, hidden: Sequence[int], generator: torch.Generator) -> nn.
     return nn.Sequential(*layers)
 
 
-# -- layers over the agents of a group ---------------------------------------------------------------------------------
-
-
-class AgentNorm(nn.Module):
-    """LayerNorm of rows [..., A, width] with `copies` sets of weights: 1 for all agents, or A, one for each."""
-
-    def __init__(self, width: int, copies: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(copies, width))
-        self.bias = nn.Parameter(torch.zeros(copies, width))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        copies, width = self.weight.shape
-        if copies == 1:
-            return functional.layer_norm(rows, (width,), self.weight[0], self.bias[0])
-        return functional.layer_norm(rows, (width,)) * self.weight + self.bias
-
-
 class AgentLinear(nn.Module):
-    """A linear map of rows [..., A, inputs] with `copies` sets of weights: 1 for all agents, or A, one for each.
+    """A linear layer for each of A agents: [..., A, inputs] to [..., A, outputs], initialised as `nn.Linear` is."""
 
-    A sets are one batched product, whatever the number of agents.
-    """
-
-    def __init__(self, inputs: int, outputs: int, copies: int, gain: float, generator: torch.Generator) -> None:
+    def __init__(self, agents: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(copies, outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(copies, outputs))
-        for weight in self.weight.unbind():
-            nn.init.orthogonal_(weight, gain, generator=generator)
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(agents, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(agents, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, rows: Tensor) -> Tensor:
-        if len(self.weight) == 1:
-            return functional.linear(rows, self.weight[0], self.bias[0])
-        by_agent = rows.flatten(0, -3).transpose(0, 1)
-        mapped = torch.baddbmm(self.bias.unsqueeze(1), by_agent, self.weight.transpose(1, 2))
-        return mapped.transpose(0, 1).reshape(*rows.shape[:-1], -1)
+        by_agent = rows.reshape(-1, *rows.shape[-2:]).transpose(0, 1)
+        return torch.baddbmm(self.bias, by_agent, self.weight).transpose(0, 1).reshape(*rows.shape[:-1], -1)
 
 
-class AgentGRU(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) over sequences of rows, with 1 or A sets of weights."""
+def linear(inputs: int, outputs: int, agents: int | None) -> nn.Module:
+    """One layer for all agents, or with `agents` one for each."""
+    return nn.Linear(inputs, outputs) if agents is None else AgentLinear(agents, inputs, outputs)
 
-    def __init__(self, inputs: int, width: int, copies: int, generator: torch.Generator) -> None:
+
+def mlp(inputs: int, hidden: Sequence[int], *, layer_norm: bool, agents: int | None = None) -> nn.Sequential:
+    """Linear layers, each followed by ReLU (and before it by LayerNorm), drawn from torch's global generator."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [linear(inputs, width, agents), *([nn.LayerNorm(width)] if layer_norm else []), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+class Duelling(nn.Module):
+    """Action values as a state's value plus advantages of mean zero (Wang et al. 2016, eq. 9)."""
+
+    def __init__(self, inputs: int, actions: int, agents: int | None = None) -> None:
         super().__init__()
-        self.of_input = AgentLinear(inputs, 3 * width, copies, 1.0, generator)
-        self.of_memory = AgentLinear(width, 3 * width, copies, 1.0, generator)
+        self.value = linear(inputs, 1, agents)
+        self.advantage = linear(inputs, actions, agents)
 
-    def forward(self, rows: Tensor, memory: Tensor, fresh: Tensor, present: Tensor) -> Tensor:
-        """What it remembers after each step, [M, C, A, width].
+    def forward(self, rows: Tensor) -> Tensor:
+        value: Tensor = self.value(rows)
+        advantage: Tensor = self.advantage(rows)
+        return value + advantage - advantage.mean(-1, keepdim=True)
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014) along time, whose memory can start anew between two steps."""
+
+    def __init__(self, inputs: int, width: int, agents: int | None = None) -> None:
+        super().__init__()
+        self.width = width
+        self.inner = linear(inputs, 3 * width, agents)
+        self.recurrent = linear(width, 3 * width, agents)
+
+    def forward(self, rows: Tensor, memory: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs [L, B, A, H] for rows [L, B, A, inputs], and the memory [B, A, H] after the last of them.
 
         Args:
-            rows: [M, C, A, inputs], M sequences of C steps.
-            memory: [M, A, width] before the first step.
-            fresh: [M, C] bool, an episode starts at this step, so that nothing before it is remembered.
-            present: [M, C, A] bool; an absent agent remembers nothing.
+            memory: [B, A, H] before the first row.
+            ends: [L - 1, B] bool, the episode ends with this row: the next one starts from zeros.
         """
-        steps = []
-        for of_input, starts, there in zip(
-            self.of_input(rows).unbind(1), fresh.unbind(1), present.unbind(1), strict=True
-        ):
-            memory = memory.masked_fill(starts[:, None, None], 0.0)
-            reset_in, update_in, new_in = of_input.chunk(3, -1)
-            reset_mem, update_mem, new_mem = self.of_memory(memory).chunk(3, -1)
-            update = (update_in + update_mem).sigmoid()
-            new = (new_in + (reset_in + reset_mem).sigmoid() * new_mem).tanh()
-            memory = torch.lerp(new, memory, update).masked_fill(~there.unsqueeze(-1), 0.0)
-            steps.append(memory)
-        return torch.stack(steps, 1)
+        outputs: list[Tensor] = []
+        for step, gates in enumerate(self.inner(rows)):
+            if step > 0:
+                memory = memory.masked_fill(ends[step - 1][:, None, None], 0.0)
+            reset, update, new = gates.chunk(3, -1)
+            reset_memory, update_memory, new_memory = self.recurrent(memory).chunk(3, -1)
+            candidate = torch.tanh(new + torch.sigmoid(reset + reset_memory) * new_memory)
+            memory = torch.lerp(candidate, memory, torch.sigmoid(update + update_memory))
+            outputs.append(memory)
+        return torch.stack(outputs), memory

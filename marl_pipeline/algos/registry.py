@@ -1,8 +1,8 @@
 """Algorithms by name, and their settings: the preset, an environment's own values, what the user overrides.
 
-A preset (`presets/<name>.yaml`) holds under `default` every field of the algorithm's settings; `envs`, the copies of the
-environment to train on, where they are not a setting (`num_envs`); and under `environments`, what of all this differs for
-an environment of that name.
+A preset (`presets/<name>.yaml`) holds under `default` every field of the algorithm's settings; `envs`, the copies of
+the environment to train on, where they are not a setting (`num_envs`); and under `environments`, what of all this
+differs for an environment of that name.
 """
 
 from __future__ import annotations

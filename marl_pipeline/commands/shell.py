@@ -1,18 +1,13 @@
-"""What the sub-commands share: the repository they work in, JSON on standard output, options that take a list."""
+"""Options that take a list."""
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from typer.core import TyperCommand
 
 from marl_pipeline.errors import UserError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 
 LISTS = frozenset({"--seeds", "--algos"})
 
@@ -55,15 +50,3 @@ def seeds_of(text: str) -> list[int]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: name at least one seed, and each once")
     return seeds
-
-
-def find_root() -> Path:
-    """The repository that the working directory is in."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
-            return folder
-    raise UserError(f"{Path.cwd()}: no dvc.yaml here or above; run from the repository")
-
-
-def print_json(values: Any) -> None:
-    print(json.dumps(values, indent=2, default=str))

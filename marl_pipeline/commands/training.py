@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from marl_pipeline.commands.shell import Json, ListCommand, find_root, print_json, seeds_of
+from marl_pipeline.commands.console import Json, print_json, repository
+from marl_pipeline.commands.shell import ListCommand, seeds_of
 from marl_pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def train(
     A killed run resumes when the command is given again and ends in the same bytes.
     """
     numbers = seeds_of(seeds)
-    root = find_root()
+    root = repository()
     from marl_pipeline.algos.registry import choose
     from marl_pipeline.overlay import parse_values
     from marl_pipeline.stages.training_runs.job import RUNS, Job
@@ -112,7 +113,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Plays a trained policy greedily and prints what it earns."""
-    root = find_root()
+    root = repository()
     from marl_pipeline.stages.training_runs.evaluate import evaluate_run
 
     result = evaluate_run(checkpoint, root, episodes=episodes, seed=seed, device=device)
@@ -149,7 +150,7 @@ def env_check(
     device: Device = "cpu",
 ) -> None:
     """Plays an environment with random allowed actions and checks that it holds to the protocol."""
-    root = find_root()
+    root = repository()
     from marl_pipeline.envs.conformance import check_environment
     from marl_pipeline.overlay import parse_values
     from marl_pipeline.stages.training_runs.worlds import world

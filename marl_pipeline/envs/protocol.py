@@ -137,7 +137,8 @@ class Timestep:
         groups: one entry per group of `Environment.groups`.
         state: [E, S] float32, what a central critic may see; S may be 0.
         team_reward: [E] float32, what the last step earned the team as a whole: the reward of learners that factor one
-            value over all agents.
+            value over all agents, and what test returns add up, in the units of the literature: the agents' sum where
+            each has a reward of its own, the common payoff itself where all are paid the same.
         terminated: [E] bool, the episode ended in a state without a future.
         truncated: [E] bool, the episode was cut; its last state still has a value.
         info: figures of the step, [E] or [E, A] each, for logs; never an input of a policy.

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from marl_pipeline.evaluation.pictures import Picture
+from marl_pipeline.evaluation.blocks import bullets, card, document, figure, grid, note, section, table, tiles
+from marl_pipeline.evaluation.canvas import Picture
 from marl_pipeline.evaluation.report import (
     ALWAYS_CAREFUL,
     COST_TITLES,
@@ -21,7 +22,6 @@ from marl_pipeline.evaluation.report import (
     window_rows,
     written,
 )
-from marl_pipeline.evaluation.style import CSS
 
 MOST_FINDINGS = 20
 """Data findings shown on the page; the rest stays in `data/validation_report.json`."""
@@ -52,30 +52,24 @@ def page(
         quality: rule, hits, symbols, first time and effect of every rule that found something.
     """
     hero, *others = pictures
-    cards = [_card(_figure(picture)) for picture in others]
-    windows = _table(("window", "from", "to", "Sharpe", "equal weight", "benchmark", "return"), window_rows(summary))
-    windows += _note("Sharpe ratios of the window alone; the last column is the policy's return in it.")
-    seeds = _table(("seed", "Sharpe", "return", "deepest drawdown", "turnover a day"), seed_rows(summary))
+    cards = [card(figure(picture)) for picture in others]
+    windows = table(("window", "from", "to", "Sharpe", "equal weight", "benchmark", "return"), window_rows(summary))
+    windows += note("Sharpe ratios of the window alone; the last column is the policy's return in it.")
+    seeds = table(("seed", "Sharpe", "return", "deepest drawdown", "turnover a day"), seed_rows(summary))
     body = [
         _first_screen(summary),
-        _card(_figure(hero)),
-        _grid(*cards, _section("What trading cost", _costs(summary))),
-        _section("Gates", _gates(summary)),
-        _section("The policy beside its baselines", _metrics(summary)),
-        _section("How sure this is", _list(statistics_lines(summary))),
-        _section("Window by window", windows),
-        _grid(_section("Seed by seed", seeds), _section("The data", _data(summary, quality))),
-        _section("Training", _training(training)),
-        _section("How to read this", _list([*HOW_TO_READ, ALWAYS_CAREFUL])),
-        _section("Lineage", _lineage(summary)),
+        card(figure(hero)),
+        grid(*cards, section("What trading cost", _costs(summary))),
+        section("Gates", _gates(summary)),
+        section("The policy beside its baselines", _metrics(summary)),
+        section("How sure this is", bullets(statistics_lines(summary))),
+        section("Window by window", windows),
+        grid(section("Seed by seed", seeds), section("The data", _data(summary, quality))),
+        section("Training", _training(training)),
+        section("How to read this", bullets([*HOW_TO_READ, ALWAYS_CAREFUL])),
+        section("Lineage", _lineage(summary)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(summary['decision'])} \u00b7 marl-pipeline</title><style>{CSS}</style></head>\n"
-        f"<body><main>{chr(10).join(body)}</main></body></html>\n"
-    )
+    return document(summary["decision"], body)
 
 
 def _first_screen(summary: Mapping[str, Any]) -> str:
@@ -85,7 +79,7 @@ def _first_screen(summary: Mapping[str, Any]) -> str:
     failed = sum(not passed for *_, passed in gate_rows(summary))
     count = len(summary["gates"])
     said = "every gate passed" if go else f"{failed} of {count} gates failed"
-    tiles = [
+    figures = [
         (
             "Return a year",
             written(policy["annual_return"], "percent"),
@@ -103,16 +97,12 @@ def _first_screen(summary: Mapping[str, Any]) -> str:
             f"equal weight {written(equal['max_drawdown'], 'percent')}",
         ),
     ]
-    blocks = "".join(
-        f'<div class="tile"><span>{escape(title)}</span><b>{escape(value)}</b><small>{escape(beside)}</small></div>'
-        for title, value, beside in tiles
-    )
     return (
         f'<header class="{"go" if go else "nogo"}"><p class="what">Would this policy have made money after costs, on '
         f"data it never saw, by more than luck?</p>"
         f'<h1><span class="verdict">{escape(summary["decision"])}</span> <span class="said">{escape(said)}</span></h1>'
-        f"{_list(summary['reasons'])}{''.join(_note(remark) for remark in summary['remarks'])}"
-        f'<p class="what">{escape(headline(summary))}</p></header><div class="tiles">{blocks}</div>'
+        f"{bullets(summary['reasons'])}{''.join(note(remark) for remark in summary['remarks'])}"
+        f'<p class="what">{escape(headline(summary))}</p></header>{tiles(figures)}'
     )
 
 
@@ -134,7 +124,7 @@ def _metrics(summary: Mapping[str, Any]) -> str:
         (title, *(written(figures[name], kind) for figures in accounts.values()))
         for name, (title, kind) in METRIC_TITLES.items()
     ]
-    return _table(("", *accounts), rows, kind="metrics")
+    return table(("", *accounts), rows, kind="metrics")
 
 
 def _costs(summary: Mapping[str, Any]) -> str:
@@ -150,15 +140,15 @@ def _costs(summary: Mapping[str, Any]) -> str:
         f'<tr class="sum"><td>Together</td><td></td><td class="n">{written(costs["total"], "fine percent")}</td></tr>'
     )
     policy = summary["policy"]
-    note = (
+    words = (
         f"Over the whole test span, as a share of mean equity. {summary['test']['fills']} fills over all seeds; "
         f"{written(policy['turnover_per_day'], 'percent')} of the account was traded on an average day."
     )
     if policy["cost_share"] is not None:
-        note += f" Costs took {written(policy['cost_share'], 'percent')} of the profit before costs."
+        words += f" Costs took {written(policy['cost_share'], 'percent')} of the profit before costs."
     if summary["test"]["kill_switch_bars"]:
-        note += f" The kill switch was on at {summary['test']['kill_switch_bars']} bars (all seeds together)."
-    return f"<table>{rows}{total}</table>{_note(note)}"
+        words += f" The kill switch was on at {summary['test']['kill_switch_bars']} bars (all seeds together)."
+    return f"<table>{rows}{total}</table>{note(words)}"
 
 
 def _data(summary: Mapping[str, Any], quality: Sequence[tuple[str, ...]]) -> str:
@@ -169,23 +159,23 @@ def _data(summary: Mapping[str, Any], quality: Sequence[tuple[str, ...]]) -> str
     ]
     missing = left_out(summary)
     if missing:
-        parts.append(_list(missing))
+        parts.append(bullets(missing))
     if quality:
-        parts.append(_table(("finding", "hits", "symbols", "first", "effect"), quality[:MOST_FINDINGS]))
-        parts.append(_note("Examples with symbol and time are in data/validation_report.json."))
+        parts.append(table(("finding", "hits", "symbols", "first", "effect"), quality[:MOST_FINDINGS]))
+        parts.append(note("Examples with symbol and time are in data/validation_report.json."))
     else:
         parts.append("<p>The data checks found nothing.</p>")
     hidden = data["quality"].get("bars_hidden", 0)
     if hidden:
         share = written(data["quality"]["share_hidden"], "fine percent")
-        parts.append(_note(f"{hidden} bars ({share}) are hidden from features, models and trading."))
+        parts.append(note(f"{hidden} bars ({share}) are hidden from features, models and trading."))
     return "".join(parts)
 
 
 def _training(training: Sequence[Picture]) -> str:
     if not training:
         return "<p>The policies left no training curves.</p>"
-    return _grid(*(_card(_figure(picture)) for picture in training))
+    return grid(*(card(figure(picture)) for picture in training))
 
 
 def _lineage(summary: Mapping[str, Any]) -> str:
@@ -193,53 +183,5 @@ def _lineage(summary: Mapping[str, Any]) -> str:
         f"<tr><td>{escape(name)}</td><td><code>{escape(value)}</code></td></tr>"
         for name, value in lineage_rows(summary)
     )
-    note = _note("Hashes of content: the same inputs give the same page, byte for byte.")
-    return f'<table class="lineage">{rows}</table>{note}'
-
-
-def _figure(picture: Picture) -> str:
-    chips = "".join(
-        f'<span><i style="background:var(--c{colour})"></i>{escape(label)}</span>' for label, colour in picture.legend
-    )
-    title = f"<figcaption><b>{escape(picture.title)}</b></figcaption>"
-    drawn = f'<div class="{"narrow" if picture.wide else ""}">{picture.svg}</div>'
-    if picture.wide:
-        drawn += f'<div class="wide">{picture.wide}</div>'
-    caption = f"<small>{escape(picture.caption)}</small>" if picture.caption else ""
-    return f'<figure>{title}<div class="legend">{chips}</div>{drawn}{caption}</figure>'
-
-
-def _card(content: str) -> str:
-    return f"<section>{content}</section>"
-
-
-def _grid(*cards: str) -> str:
-    return f'<div class="grid">{"".join(cards)}</div>'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """The first column is text; the others are figures, set to the right."""
-    cells = "".join(f"<th{_right(index)}>{escape(cell)}</th>" for index, cell in enumerate(head))
-    lines = "".join(
-        "<tr>" + "".join(f"<td{_right(index)}>{escape(cell)}</td>" for index, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
-    )
-
-
-def _right(index: int) -> str:
-    return ' class="n"' if index else ""
+    words = note("Hashes of content: the same inputs give the same page, byte for byte.")
+    return f'<table class="lineage">{rows}</table>{words}'

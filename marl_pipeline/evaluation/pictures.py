@@ -1,84 +1,19 @@
-"""The report's pictures as inline SVG: the same values give the same bytes, and colours follow the page's theme.
-
-Matplotlib draws with stand-in colours that are then replaced by CSS variables (`var(--c0)`, `var(--ink)`), so that one
-picture serves light and dark. Legends are left to the page.
-"""
+"""The report's pictures: equity, drawdown, positions, directives, training curves."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from marl_pipeline.data.dataset import FloatArray
+from marl_pipeline.evaluation.canvas import DESK, INK, PHONE, SERIES, SHADE, Picture, dates, line, percent, svg, thin
 from marl_pipeline.evaluation.metrics import drawdown
 from marl_pipeline.evaluation.records import MODES, Curve
-
-INK, LINE, SHADE = "#0000f0", "#0000f1", "#0000f2"
-SERIES = tuple(f"#0000{index:02x}" for index in range(1, 13))
-"""Stand-ins for the twelve colours of series; `SERIES[k]` becomes `var(--c<k>)`."""
-
-VARIABLES = {INK: "var(--ink)", LINE: "var(--line)", SHADE: "var(--shade)"} | {
-    colour: f"var(--c{index})" for index, colour in enumerate(SERIES)
-}
-POINTS = 500
-"""A line longer than this is thinned: more cannot be seen."""
-
-STYLE: Any = {
-    "svg.hashsalt": "marl-pipeline",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 12,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "path.simplify": True,
-}
-
-PHONE, DESK = (440, 300), (1040, 400)
-"""Width and height in points: for a column of a phone or half a screen, and for the full width of a screen."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture with what the page writes around it.
-
-    Attributes:
-        name: unique on the page.
-        title, caption: above and below it; plain text.
-        svg: drawn for a narrow column.
-        wide: drawn for the full width of a screen, or "" if the narrow one serves everywhere.
-        legend: label and number of the colour, in the order of drawing.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-    wide: str = ""
-    legend: tuple[tuple[str, int], ...] = ()
 
 
 def equity_picture(
@@ -94,20 +29,20 @@ def equity_picture(
 
     def draw(axes: Axes) -> None:
         for account in seeds.values():
-            _line(axes, account["timestamp"], _growth(account), SERIES[0], width=0.8, alpha=0.45)
+            line(axes, account["timestamp"], _growth(account), SERIES[0], width=0.8, alpha=0.45)
         for index, account in reversed(list(enumerate(accounts.values()))):
-            _line(axes, account["timestamp"], _growth(account), SERIES[index], width=2.4 if index == 0 else 1.4)
+            line(axes, account["timestamp"], _growth(account), SERIES[index], width=2.4 if index == 0 else 1.4)
         _log_growth(axes, [_growth(account) for account in (*accounts.values(), *seeds.values())])
         _shade(axes, windows)
-        _dates(axes)
+        dates(axes)
 
     return Picture(
         "equity",
         "Growth of 1, after all costs",
         "Log scale. Shaded bands are the walk-forward windows; thin lines are the single seeds, the thick line their "
         "mean.",
-        _svg("equity", PHONE, draw),
-        _svg("equity-wide", DESK, draw),
+        svg("equity", PHONE, draw),
+        svg("equity-wide", DESK, draw),
         tuple((label, index) for index, label in enumerate(accounts)),
     )
 
@@ -122,12 +57,12 @@ def drawdown_picture(accounts: Mapping[str, pd.DataFrame], limit: float) -> Pict
                 axes.fill_between(times, -depth, 0.0, color=SERIES[0], alpha=0.25, linewidth=0)
             axes.plot(times, -depth, color=SERIES[index], linewidth=1.8 if index == 0 else 1.2)
         axes.axhline(-limit, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        _percent(axes)
-        _dates(axes)
+        percent(axes)
+        dates(axes)
 
     legend = tuple((label, index) for index, label in enumerate(accounts))
     caption = f"Fall from the highest value so far. The dashed line is the gate at {100 * limit:.0f}%."
-    return Picture("drawdown", "Drawdown", caption, _svg("drawdown", PHONE, draw), legend=legend)
+    return Picture("drawdown", "Drawdown", caption, svg("drawdown", PHONE, draw), legend=legend)
 
 
 def positions_picture(times: pd.Series, weights: pd.DataFrame, what: str) -> Picture:
@@ -139,16 +74,16 @@ def positions_picture(times: pd.Series, weights: pd.DataFrame, what: str) -> Pic
     """
 
     def draw(axes: Axes) -> None:
-        rows = _thin(len(weights))
+        rows = thin(len(weights))
         layers = [weights.iloc[rows, column].to_numpy() for column in range(weights.shape[1])]
         axes.stackplot(times.iloc[rows].to_numpy(), layers, colors=list(SERIES[: len(layers)]), linewidth=0)
         axes.set_ylim(0.0, max(1.0, float(weights.sum(axis=1).max()) * 1.02))
-        _percent(axes)
-        _dates(axes)
+        percent(axes)
+        dates(axes)
 
     legend = tuple((str(name), index) for index, name in enumerate(weights.columns))
     caption = f"Share of equity by {what}, mean of the seeds; what is missing to 100% is cash."
-    return Picture("positions", "Positions over time", caption, _svg("positions", PHONE, draw), legend=legend)
+    return Picture("positions", "Positions over time", caption, svg("positions", PHONE, draw), legend=legend)
 
 
 def directives_picture(times: pd.Series, exposure: FloatArray, risk: FloatArray, modes: FloatArray) -> Picture:
@@ -162,26 +97,26 @@ def directives_picture(times: pd.Series, exposure: FloatArray, risk: FloatArray,
     def draw(axes: Axes) -> None:
         figure = axes.figure
         axes.set_position((0.12, 0.42, 0.85, 0.54))
-        _line(axes, times, risk, SERIES[1], width=1.2)
-        _line(axes, times, exposure, SERIES[0], width=1.8)
+        line(axes, times, risk, SERIES[1], width=1.2)
+        line(axes, times, exposure, SERIES[0], width=1.8)
         axes.set_ylim(0.0, max(1.05, float(exposure.max()) * 1.05))
-        _percent(axes)
+        percent(axes)
         axes.tick_params(labelbottom=False)
         below = figure.add_axes((0.12, 0.12, 0.85, 0.22), sharex=axes)
-        rows = _thin(len(modes))
+        rows = thin(len(modes))
         below.stackplot(
             times.iloc[rows].to_numpy(), modes[rows].T, colors=[SERIES[3], SERIES[4], SERIES[2]], linewidth=0
         )
         below.set_ylim(0.0, 1.0)
         below.set_yticks([])
-        _dates(below)
+        dates(below)
 
     legend = (("invested", 0), ("risk multiplier", 1), *zip(MODES, (3, 4, 2), strict=True))
     caption = (
         "Above: share of equity invested and the master's risk multiplier, means of the seeds. Below: share of the "
         "seeds in each mode."
     )
-    picture = _svg("directives", PHONE, draw)
+    picture = svg("directives", PHONE, draw)
     return Picture("directives", "Exposure and the master's directives", caption, picture, legend=legend)
 
 
@@ -191,14 +126,14 @@ def curve_picture(name: str, title: str, curves: Mapping[str, Curve]) -> Picture
     def draw(axes: Axes) -> None:
         for index, curve in enumerate(curves.values()):
             x, y = np.array(curve.x, dtype=float), np.array(curve.y, dtype=float)
-            rows = _thin(len(x))
+            rows = thin(len(x))
             single = len(rows) == 1
             axes.plot(x[rows], y[rows], color=SERIES[index % 12], linewidth=1.6, marker="o" if single else None)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
 
     legend = tuple((label, index % 12) for index, label in enumerate(curves))
-    return Picture(name, title, "", _svg(name, (440, 220), draw), legend=legend)
+    return Picture(name, title, "", svg(name, (440, 220), draw), legend=legend)
 
 
 def _growth(account: pd.DataFrame) -> FloatArray:
@@ -207,22 +142,10 @@ def _growth(account: pd.DataFrame) -> FloatArray:
     return growth
 
 
-def _thin(length: int) -> Any:
-    """Rows to draw: all of them, or every k-th and the last."""
-    step = max(1, -(-length // POINTS))
-    rows = np.arange(0, length, step)
-    return rows if length == 0 or rows[-1] == length - 1 else np.append(rows, length - 1)
-
-
 def _worst(times: pd.Series, depth: FloatArray) -> tuple[Any, FloatArray]:
     """Thinned to the deepest value of each stretch, so that no trough is lost."""
-    rows = _thin(len(depth))
+    rows = thin(len(depth))
     return times.iloc[rows].to_numpy(), np.maximum.reduceat(depth, rows)
-
-
-def _line(axes: Axes, times: pd.Series, values: FloatArray, colour: str, *, width: float, alpha: float = 1.0) -> None:
-    rows = _thin(len(values))
-    axes.plot(times.iloc[rows].to_numpy(), values[rows], color=colour, linewidth=width, alpha=alpha)
 
 
 def _shade(axes: Axes, windows: pd.DataFrame) -> None:
@@ -246,35 +169,3 @@ def _log_growth(axes: Axes, lines: Sequence[FloatArray]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}\u00d7"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _percent(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%".replace("-", "\u2212")))
-
-
-def _dates(axes: Axes) -> None:
-    locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
-    axes.margins(x=0.01)
-
-
-def _svg(name: str, size: tuple[int, int], draw: Any) -> str:
-    """Draws on one pair of axes and returns an `<svg>` element that can stand beside others on a page."""
-    width, height = size
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width / 72.0, height / 72.0))
-        axes = figure.add_axes((54 / width, 30 / height, 1 - 66 / width, 1 - 42 / height))
-        draw(axes)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = re.sub(r"#0000[0-9a-f]{2}", lambda found: VARIABLES[found.group()], text)
-    head = rf'<svg viewBox="\1" role="img" aria-label="{name}">'
-    text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', head, text, count=1)
-    return text.strip()

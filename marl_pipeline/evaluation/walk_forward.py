@@ -114,7 +114,7 @@ def _equity(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.Dat
         "timestamp": _timestamps(world, bars),
         "equity": columns["equity"],
         "cash": columns["cash"],
-        "exposure": columns["value"].sum(-1) / columns["equity"],
+        "exposure": np.abs(columns["value"]).sum(-1) / columns["equity"],
         "directive_risk": field["risk"],
         "directive_cap": field["cap"] * world.params.limits.position,
         "directive_mode": table[:, modes:].argmax(-1),
@@ -127,7 +127,7 @@ def _equity(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.Dat
 
 
 def _positions(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
-    row, symbol = np.nonzero(columns["value"] > 0.0)
+    row, symbol = np.nonzero(columns["value"])
     bars = columns["bar"][row]
     return pd.DataFrame(
         {

@@ -12,9 +12,9 @@ import numpy as np
 
 from marl_pipeline.config import ReportParams
 from marl_pipeline.errors import UserError
+from marl_pipeline.evaluation.canvas import Picture
 from marl_pipeline.evaluation.page import page
 from marl_pipeline.evaluation.pictures import (
-    Picture,
     curve_picture,
     directives_picture,
     drawdown_picture,

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from marl_pipeline.algos.actor_critic import AgentStateEntry, GroupActorCritic, StateEntry
 from marl_pipeline.algos.inputs import DenseInputs
-from marl_pipeline.algos.networks import AgentGRU, AgentLinear, AgentNorm
+from marl_pipeline.algos.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
 from marl_pipeline.algos.ppo import NetworkSettings
 from tests.algos.learners import learner, settings
 from tests.algos.targets import Targets
@@ -30,7 +30,7 @@ def rows(*shape, seed=0):
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_the_layers_of_agents_are_theirs_side_by_side(copies):
-    linear, norm = AgentLinear(5, 4, copies, 1.0, generator()), AgentNorm(5, copies)
+    linear, norm = OrthogonalLinear(5, 4, copies, 1.0, generator()), AgentNorm(5, copies)
     for parameter in [*norm.parameters(), linear.bias]:
         nn.init.normal_(parameter, generator=generator(1))
     seen = rows(2, 6, 3, 5)
@@ -44,7 +44,7 @@ def test_the_layers_of_agents_are_theirs_side_by_side(copies):
 
 
 def test_the_gru_equals_torchs_and_forgets_at_starts_and_absences():
-    ours, theirs = AgentGRU(5, 4, 1, generator()), nn.GRUCell(5, 4)
+    ours, theirs = OrthogonalGRU(5, 4, 1, generator()), nn.GRUCell(5, 4)
     nn.init.normal_(ours.of_memory.bias, generator=generator(3))
     with torch.no_grad():
         theirs.weight_ih.copy_(ours.of_input.weight[0])

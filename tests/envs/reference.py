@@ -11,6 +11,7 @@ from marl_pipeline.config import MarketParams
 from marl_pipeline.data.dataset import Panel
 
 HOLD, SMALL, MEDIUM, LARGE, PARTIAL, ALL, ADD = range(7)
+BUYS, SALES = (SMALL, MEDIUM, LARGE), (PARTIAL, ALL)
 
 
 class PlainMarket:
@@ -86,6 +87,7 @@ class Account:
     peak: float = 0.0
     halt: str = "normal"  # normal, liquidating, flat, reduced
     left: int = 0
+    alive: bool = True
     events: list[str] = field(default_factory=list)
 
 
@@ -113,7 +115,32 @@ class PlainGame:
         return account.cash + sum(self.held(account, n) * self.market.mark(self.t, n) for n in account.names)
 
     def gross(self, account: Account) -> float:
-        return sum(self.held(account, n) * self.market.mark(self.t, n) for n in account.names)
+        return sum(abs(self.held(account, n)) * self.market.mark(self.t, n) for n in account.names)
+
+    def short(self, account: Account) -> float:
+        return sum(max(-self.held(account, n), 0.0) * self.market.mark(self.t, n) for n in account.names)
+
+    def side(self, account: Account, n: int, action: int) -> int:
+        """Of the position, or of the one that the action would open."""
+        held = self.held(account, n)
+        if held == 0:
+            return -1 if self.params.allow_short and action in SALES else 1
+        return 1 if held > 0 else -1
+
+    def added(self, account: Account, n: int, action: int) -> float:
+        """By how much the action enlarges the position, as a share of its cap."""
+        sizes = self.params.entry_sizes
+        if action == ADD:
+            return self.params.add_to_winner
+        if self.side(account, n, action) > 0:
+            return dict(zip(BUYS, sizes, strict=True)).get(action, 0.0)
+        return {PARTIAL: sizes[0], ALL: sizes[2]}.get(action, 0.0)
+
+    def closed(self, account: Account, n: int, action: int) -> float:
+        """The share of the position that the action closes."""
+        if self.side(account, n, action) > 0:
+            return {PARTIAL: self.params.partial_exit, ALL: 1.0}.get(action, 0.0)
+        return dict(zip(BUYS, self.params.entry_sizes, strict=True)).get(action, 0.0)
 
     def cap(self, account: Account) -> float:
         limits = self.params.limits
@@ -141,12 +168,14 @@ class PlainGame:
         turnover_left = account.turnover < limits.turnover_per_day * (1 - 1e-9)
         smallest = 0.001 * cap * equity
         funded = self.exposure_limit() * equity - self.gross(account) > smallest
-        room = cap * equity - value > smallest
-        open_count = sum(self.held(account, m) > 0 for m in account.names)
-        slot = not self.pooled or value > 0 or open_count < self.slots()
-        buy = free and turnover_left and funded and room and slot
-        sell = free and turnover_left and value > 0
-        add = free and turnover_left and funded and room and value > 0 and value > account.invested.get(n, 0.0)
+        room = cap * equity - abs(value) > smallest
+        open_count = sum(self.held(account, m) != 0 for m in account.names)
+        slot = not self.pooled or value != 0 or open_count < self.slots()
+        grow = free and turnover_left and funded and room and slot
+        shrink = free and turnover_left and value != 0
+        buy = shrink if value < 0 else grow
+        sell = shrink if value > 0 else grow and self.params.allow_short
+        add = free and turnover_left and funded and room and value != 0 and value > account.invested.get(n, 0.0)
         return [True, buy, buy, buy, sell, sell, add]
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -188,50 +217,55 @@ class PlainGame:
         account.events = []
         equity_before, cap = self.equity(account), self.cap(account)
         days = market.date(t + 1) - market.date(t)
-        account.cash += max(account.cash, 0) * params.cash_rate * days / 365
-        account.cash -= max(-account.cash, 0) * params.borrow_rate * days / 365
+        short = self.short(account)
+        own = account.cash - short
+        account.cash += max(own, 0) * params.cash_rate * days / 365
+        account.cash -= (max(-own, 0) + short) * params.borrow_rate * days / 365
         price = {n: market.fill(t + 1, n) or market.mark(t, n) for n in account.names}
-        value = {n: self.held(account, n) * price[n] for n in account.names}
-        equity = account.cash + sum(value.values())
+        equity = account.cash + sum(self.held(account, n) * price[n] for n in account.names)
+        value = {n: abs(self.held(account, n)) * price[n] for n in account.names}
         smallest = 0.001 * cap * equity
 
         liquidating = account.halt == "liquidating"
         excess = 0.0
-        if limits.gross_leverage > 1 and self.gross(account) > 0:
-            excess = max(0.0, 1 - limits.gross_leverage * equity_before / self.gross(account))
+        if (limits.gross_leverage > 1 or params.allow_short) and self.gross(account) > 0:
+            excess = 1 - max(limits.gross_leverage, 1) * max(equity_before, 0.0) / self.gross(account)
+            excess = max(0.0, excess)
         forced = liquidating or excess > 0
 
-        sold: dict[int, float] = {}
+        reduced: dict[int, float] = {}
         for n in account.names:
-            share = {PARTIAL: params.partial_exit, ALL: 1.0}.get(actions[n], 0.0)
-            share = 1.0 if liquidating else max(share, excess)
-            wanted = self.held(account, n) * share
+            size = abs(self.held(account, n))
+            share = 1.0 if liquidating else max(self.closed(account, n, actions[n]), excess)
+            wanted = size * share
             if share > 0 and (1 - share) * value[n] < smallest:
-                wanted = self.held(account, n)
-            sold[n] = min(wanted, self.capacity(n))
-        sale = sum(sold[n] * price[n] for n in account.names)
+                wanted = size
+            reduced[n] = min(wanted, self.capacity(n))
+        proceeds = sum(reduced[n] * price[n] for n in account.names)
         room = max(limits.turnover_per_day - account.turnover, 0) * equity
-        if not forced and sale > room:
-            sold = {n: q * room / sale for n, q in sold.items()}
+        if not forced and proceeds > max(room, 0.0):
+            reduced = {n: q * max(room, 0.0) / proceeds for n, q in reduced.items()}
         for n in account.names:
-            if self.held(account, n) > 0 and market.gone(t + 1, n):
-                sold[n] = self.held(account, n)
+            if self.held(account, n) != 0 and market.gone(t + 1, n):
+                reduced[n] = abs(self.held(account, n))
                 account.events.append(f"closed {n}")
 
-        bought = self._buys(account, actions, equity_before, cap, price, value, equity, smallest, sold)
+        grown = self._increases(account, actions, equity_before, cap, price, value, equity, smallest, reduced)
         turned = 0.0
         for n in account.names:
-            quantity = sold[n] + bought[n]
+            quantity = reduced[n] + grown[n]
             if quantity == 0:
                 continue
             notional = quantity * price[n]
             cost = notional * self.rate(n, quantity)
-            account.cash += (sold[n] - bought[n]) * price[n] - cost
-            turned += notional / equity
+            side = self.side(account, n, actions[n])
             before = self.held(account, n)
-            account.shares[n] = before + bought[n] - sold[n]
-            if bought[n] > 0:
-                account.invested[n] = account.invested.get(n, 0.0) + notional + cost
+            traded = side * (grown[n] - reduced[n])
+            account.cash -= traded * price[n] + cost
+            turned += notional / max(equity, 1e-6 * params.initial_cash)
+            account.shares[n] = before + traded
+            if grown[n] > 0:
+                account.invested[n] = account.invested.get(n, 0.0) + side * notional + cost
             else:
                 account.invested[n] = account.invested[n] * account.shares[n] / before
             if actions[n] != HOLD:
@@ -240,7 +274,7 @@ class PlainGame:
         if market.opens_session(t + 2):
             account.turnover, account.trades = 0.0, {}
 
-    def _buys(
+    def _increases(
         self,
         account: Account,
         actions: list[int],
@@ -250,40 +284,40 @@ class PlainGame:
         value: dict[int, float],
         equity: float,
         smallest: float,
-        sold: dict[int, float],
+        reduced: dict[int, float],
     ) -> dict[int, float]:
         params, limits = self.params, self.params.limits
-        sizes = {SMALL: params.entry_sizes[0], MEDIUM: params.entry_sizes[1], LARGE: params.entry_sizes[2]}
-        sizes[ADD] = params.add_to_winner
         amount: dict[int, float] = {}
         for n in account.names:
-            budget = sizes.get(actions[n], 0.0) * self.directive[0] * cap * equity_before
+            budget = self.added(account, n, actions[n]) * self.directive[0] * cap * equity_before
             shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
             amount[n] = min(shares * price[n], max(cap * equity - value[n], 0.0)) if shares > 0 else 0.0
             if shares > 0 and self.held(account, n) == 0 and self.pooled:
                 amount[n] = amount[n] if self._gets_slot(account, actions, n) else 0.0
         limit = self.exposure_limit() * (1 - 1e-9)
-        sale = sum(sold[n] * price[n] for n in account.names)
-        sale_cost = sum(sold[n] * price[n] * self.rate(n, sold[n]) for n in account.names)
+        freed = sum(reduced[n] * price[n] for n in account.names)
+        freed_cost = sum(reduced[n] * price[n] * self.rate(n, reduced[n]) for n in account.names)
         cost = sum(amount[n] * self.rate(n, amount[n] / price[n]) for n in account.names)
         total = sum(amount.values())
         if total == 0:
             return dict.fromkeys(account.names, 0.0)
-        fundable = (limit * (equity - sale_cost) - (sum(value.values()) - sale)) / (total + limit * cost)
-        room = ((limits.turnover_per_day - account.turnover) * (1 - 1e-9) * equity - sale) / total
+        fundable = (limit * (equity - freed_cost) - (sum(value.values()) - freed)) / (total + limit * cost)
+        room = ((limits.turnover_per_day - account.turnover) * (1 - 1e-9) * equity - freed) / total
         scale = max(0.0, min(1.0, fundable, room))
-        lowest = equity - sale_cost - scale * cost
-        bought = {}
+        lowest = equity - freed_cost - scale * cost
+        grown = {}
         for n in account.names:
             final = min(scale * amount[n], max(cap * (1 - 1e-9) * lowest - value[n], 0.0))
-            bought[n] = 0.0 if final < smallest else final / price[n]
-        return bought
+            grown[n] = 0.0 if final < smallest else final / price[n]
+        return grown
 
     def _gets_slot(self, account: Account, actions: list[int], n: int) -> bool:
         """Larger orders first, then in turn from a symbol that moves with the bar."""
-        free = self.slots() - sum(self.held(account, m) > 0 for m in account.names)
+        free = self.slots() - sum(self.held(account, m) != 0 for m in account.names)
         size, first = self.market.size, self.t * 7919 % self.market.size
         rank = {LARGE: 0, MEDIUM: 1, SMALL: 2}
+        if self.params.allow_short:
+            rank |= {ALL: 0, PARTIAL: 2}
         opening = [
             m
             for m in account.names
@@ -309,8 +343,11 @@ class PlainGame:
                 else:
                     account.halt = "normal"
         account.peak = max(account.peak, equity)
+        account.alive = account.alive and equity > 1e-6 * self.params.initial_cash
         allowed = limits.portfolio_drawdown if self.pooled else limits.account_drawdown
         if account.halt in ("normal", "reduced") and account.peak > equity <= account.peak * (1 - allowed):
             account.halt = "flat" if flat else "liquidating"
             account.left = limits.cool_down if flat else 0
             account.events.append("kill switch")
+        if not account.alive:
+            account.halt, account.left = "liquidating", 0

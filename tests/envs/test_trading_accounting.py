@@ -57,24 +57,29 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
     rules, book, ledger, limits = env.rules, env.book, env.ledger, env.params.limits
     assert ledger is not None
     gain = rules.pool(ledger.price_pnl - ledger.commission - ledger.slippage) - ledger.borrow + ledger.interest
-    size = torch.maximum(before.equity, ledger.equity) + rules.pool((ledger.shares * ledger.price).abs())
+    size = torch.maximum(before.equity, ledger.equity).abs() + rules.pool((ledger.shares * ledger.price).abs())
+    size = size + ledger.gross + rules.pool(before.value.abs())
     assert bool(((ledger.equity - before.equity - gain).abs() <= 1e-11 * size).all()), "identity"
     assert bool((ledger.slippage >= 0).all())
     assert bool((ledger.commission >= 0).all())
     if not rules.leveraged:
         assert bool((book.cash >= 0).all()), "cash"
         assert not bool(ledger.borrow.any())
-    assert bool((book.shares >= 0).all()), "shares"
-    assert torch.allclose(book.equity, book.cash + rules.pool(book.value), rtol=1e-12, atol=0.0)
+    if not rules.shorting:
+        assert bool((book.shares >= 0).all()), "shares"
+    worth = book.cash.abs() + rules.pool(book.value.abs())
+    assert bool(((book.equity - book.cash - rules.pool(book.value)).abs() <= 1e-12 * worth).all())
+    assert torch.equal(ledger.gross, rules.pool(book.value.abs()))
+    assert bool((before.shares * book.shares >= 0).all()), "a fill across zero"
 
-    at_fill = book.shares * ledger.price
-    equity = ledger.cash + rules.pool(at_fill)
-    bought = ledger.shares > 0
-    assert bool((~bought | (at_fill <= caps * equity)).all()), "position cap"
-    any_bought = rules.pool(bought.float()) > 0
-    assert bool((~any_bought | (rules.pool(at_fill) <= rules.exposure * equity)).all()), "exposure"
+    at_fill = book.shares.abs() * ledger.price
+    equity = ledger.cash + rules.pool(book.shares * ledger.price)
+    grown = book.shares.abs() > before.shares.abs()
+    assert bool((~grown | (at_fill <= caps * equity)).all()), "position cap"
+    any_grown = rules.pool(grown.float()) > 0
+    assert bool((~any_grown | (rules.pool(at_fill) <= rules.exposure * equity)).all()), "exposure"
     if slots is not None:
-        was, now = before.shares > 0, book.shares > 0
+        was, now = before.shares != 0, book.shares != 0
         opened = (now & ~was).any(-1, keepdim=True)
         count = (was | now).sum(-1, keepdim=True)
         assert bool((~opened | (count <= slots)).all()), "open positions"
@@ -87,24 +92,29 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
     assert bool((ledger.closed | (ledger.shares.abs() <= capacity * (1 + 1e-12))).all()), "participation"
     fillable = env.market.fillable[book.bar]
     assert bool((ledger.closed | fillable | (ledger.shares == 0)).all()), "a trade where nothing fills"
-    cooling = (before.halt > rules.cool_down).expand_as(bought)
-    assert not bool((bought & cooling).any()), "a buy while the kill switch is on"
+    cooling = (before.halt > rules.cool_down).expand_as(grown)
+    assert not bool((grown & cooling).any()), "a position grows while the kill switch is on"
 
 
+@pytest.mark.parametrize("allow_short", [False, True])
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), mode=st.sampled_from(["accounts", "portfolio"]), changes=LIMITS)
-def test_identity_and_limits_hold_on_hostile_markets(seed: int, mode: Mode, changes: dict[str, Any]) -> None:
-    play(seed, mode, changes, envs=8, size=12, bars=40)
+def test_identity_and_limits_hold_on_hostile_markets(
+    allow_short: bool, seed: int, mode: Mode, changes: dict[str, Any]
+) -> None:
+    play(seed, mode, {**changes, "allow_short": allow_short}, envs=8, size=12, bars=40)
 
 
+@pytest.mark.parametrize("allow_short", [False, True])
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), changes=LIMITS)
-def test_identity_and_limits_hold_with_leverage(seed: int, changes: dict[str, Any]) -> None:
-    play(seed, "portfolio", {**changes, "gross_leverage": 2.0, "borrow_rate": 0.5}, envs=8, size=12, bars=40)
+def test_identity_and_limits_hold_with_leverage(allow_short: bool, seed: int, changes: dict[str, Any]) -> None:
+    changes = {**changes, "gross_leverage": 2.0, "borrow_rate": 0.5, "allow_short": allow_short}
+    play(seed, "portfolio", changes, envs=8, size=12, bars=40)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_identity_and_limits_hold_over_a_million_symbol_steps(seed: int) -> None:
     mode: Mode = "accounts" if seed % 2 else "portfolio"
-    play(seed, mode, {}, envs=32, size=40, bars=150)
+    play(seed, mode, {"allow_short": seed % 4 > 1}, envs=32, size=40, bars=150)

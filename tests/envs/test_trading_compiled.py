@@ -19,7 +19,7 @@ from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.stepping import TensorEngine
 from tests.envs.markets import hostile, market_params
-from tests.envs.test_trading_reference import COSTLY, MARGIN, NERVOUS, STRICT
+from tests.envs.test_trading_reference import COSTLY, MARGIN, NERVOUS, SHORT, STRICT
 
 FREE = {"commission_bps_round_trip": 0.0, "slippage_bps": 0.0, "impact": 0.0, "open_positions": 4}
 CHANGES: dict[str, dict[str, Any]] = {
@@ -29,6 +29,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "margin": MARGIN,
     "costly": COSTLY,
     "free": FREE,
+    "short": SHORT,
+    "short strict": SHORT | STRICT,
+    "short nervous": SHORT | NERVOUS,
+    "short margin": SHORT | MARGIN,
+    "short costly": SHORT | COSTLY,
 }
 
 
@@ -59,7 +64,7 @@ def compare(seed: int, mode: Mode, changes: dict[str, Any], episodes: int = 1, *
     assert isinstance(compiled._engine, CompiledEngine)
     assert isinstance(plain._engine, TensorEngine)
     generator = torch.Generator().manual_seed(seed)
-    shape, weights = (compiled.num_envs, 9), torch.tensor([0.2, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1])
+    shape, weights = (compiled.num_envs, 9), torch.tensor([0.2, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1])
     for _ in range(episodes):
         step = compiled.reset()
         for _ in range(16):

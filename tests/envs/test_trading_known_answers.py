@@ -104,6 +104,27 @@ def test_one_large_order_pays_more_impact_than_four_small_ones() -> None:
     assert large / small == pytest.approx(2.0)
 
 
+def test_one_large_order_costs_the_impact_of_eight_quarters() -> None:
+    """Four quarters cost half of the whole: each a quarter of the notional at half of the rate."""
+    params = market_params(volume_window=1, participation=1.0, impact=0.1, slippage_bps=0.0, account_drawdown=1.0)
+    close = column(*np.cumprod([10.0, 1.01, 0.99, 1.01, 0.99, 1.01]))  # a bar's volatility is 1%, up or down
+    data = panel(close, volume=np.full((6, 1), 1e6))
+    paid = {}
+    for name, actions in (("large", [LARGE]), ("small", [Action.BUY_SMALL] * 4)):
+        env, shares = game(data, params), []
+        play(env, HOLD)
+        paid[name] = 0.0
+        for action in actions:
+            play(env, action)
+            assert env.ledger is not None
+            shares.append(float(env.ledger.shares[0, 0]))
+            notional = shares[-1] * float(env.ledger.price[0, 0])
+            assert float(env.ledger.slippage[0, 0]) == pytest.approx(notional * 1e-3 * math.sqrt(shares[-1] / 1e6))
+            paid[name] += float(env.ledger.slippage[0, 0])
+        assert sum(shares) == pytest.approx(10_000, rel=0.02)
+    assert paid["large"] / paid["small"] == pytest.approx(2.0, rel=0.02)
+
+
 def test_the_simulator_charges_the_square_root_law() -> None:
     params = market_params(volume_window=20, participation=0.5, impact=0.1, slippage_bps=1.0)
     close = column(10.0, 10.1, 10.1, 10.1)
@@ -220,19 +241,35 @@ def test_what_a_sale_brings_pays_for_a_buy_of_the_same_bar() -> None:
     assert env.book.value[0].tolist() == pytest.approx([25_000, 75_000])
 
 
-def test_the_future_moves_nothing_that_was_decided_before() -> None:
+@pytest.mark.parametrize("allow_short", [False, True])
+@pytest.mark.parametrize("initial_cash", [1e5, 2e7], ids=["small account", "larger than the market"])
+@pytest.mark.parametrize("cpu_step", ["plain", "compiled"])
+def test_the_future_moves_nothing_that_was_decided_before(
+    cpu_step: str, initial_cash: float, allow_short: bool
+) -> None:
+    """From bar 25 on all prices and volumes are others: what was played up to the fills at 24 must not notice, nor,
+    at 25, the shares filled where capacity, known at 24, is what limits them."""
     rng = np.random.default_rng(0)
     close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, (40, 3)), 0))
     volume = rng.lognormal(10, 1, close.shape)
-    seen = []
-    for end in (25, 40):
+    params = market_params(
+        cpu_step=cpu_step, initial_cash=initial_cash, allow_short=allow_short, volume_window=3, turnover_per_day=1e6
+    )
+    seen, last = [], []
+    for changes in (False, True):
         changed, noise = close.copy(), volume.copy()
-        if end == 40:
+        if changes:
             changed[25:] *= rng.lognormal(0, 0.5, changed[25:].shape)
             noise[25:] = rng.lognormal(2, 1, noise[25:].shape)
             changed[30:, 0] = math.nan
-        env = game(panel(changed, volume=noise), market_params(), "portfolio")
+        env = game(panel(changed, volume=noise), params, "portfolio")
         generator = torch.Generator().manual_seed(1)
         steps = [env.step({"symbols": torch.randint(7, (1, 3), generator=generator)}) for _ in range(24)]
         seen.append(torch.cat([step.groups["symbols"].observation["position"] for step in steps]))
+        assert env.ledger is not None
+        play(env, LARGE)
+        last.append(env.ledger.shares[0])
     assert torch.equal(seen[0], seen[1])
+    if initial_cash > 1e6:  # every order is larger than its capacity, so that a look ahead at the volume would show
+        assert bool((last[0] != 0).any())
+        assert torch.allclose(last[0], last[1], rtol=1e-12)

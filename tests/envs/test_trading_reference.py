@@ -27,6 +27,17 @@ MARGIN = {
     "entry_sizes": (0.5, 1, 1),
 }
 COSTLY = {"commission_bps_round_trip": 500.0, "impact": 5.0, "cash_rate": 0.5, "participation": 0.01}
+SHORT = {"allow_short": True, "borrow_rate": 0.3, "cash_rate": 0.1}
+CHANGES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "strict": STRICT,
+    "nervous": NERVOUS,
+    "costly": COSTLY,
+    "short": SHORT,
+    "short strict": SHORT | STRICT,
+    "short nervous": SHORT | NERVOUS,
+    "short costly": SHORT | COSTLY,
+}
 
 
 def play(seed: int, mode: Mode, bars_per_session: int, changes: dict[str, Any], bars: int = 24) -> None:
@@ -48,7 +59,7 @@ def play(seed: int, mode: Mode, bars_per_session: int, changes: dict[str, Any], 
                 game.directive = tuple(directive_of(in_force[e], directives, params))  # type: ignore[assignment]
             expected = [game.mask(account, n) for account in game.accounts for n in account.names]
             assert step.groups["symbols"].action_mask[e].tolist() == expected, (t, e)
-        actions = torch.from_numpy(rng.choice(7, (envs, size), p=[0.2, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1]))
+        actions = torch.from_numpy(rng.choice(7, (envs, size), p=[0.2, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1]))
         master = torch.from_numpy(rng.integers(48, size=(envs, 1)))
         acts = mode == "portfolio" and bool(step.groups["master"].acts[0, 0])
         before = [[game.equity(account) for account in game.accounts] for game in games]
@@ -85,7 +96,8 @@ def compare(env: TradingEnv, e: int, game: PlainGame, before: list[float], step:
         tripped = step.info["kill_switch"][e] if env.rules.pooled else step.info["kill_switch"][e, a]
         assert bool(tripped) == ("kill switch" in account.events)
         group, agent = ("master", 0) if env.rules.pooled else ("symbols", a)
-        expected = np.log(equity / before[a]) * env.params.reward_scale
+        floor = 1e-6 * env.params.initial_cash
+        expected = np.log(max(equity, floor) / max(before[a], floor)) * env.params.reward_scale
         assert float(step.groups[group].reward[e, agent]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -97,7 +109,7 @@ def halt_name(rules: Rules, halt: int) -> str:
     return "reduced" if halt > 0 else "normal"
 
 
-@pytest.mark.parametrize("changes", [{}, STRICT, NERVOUS, COSTLY], ids=["default", "strict", "nervous", "costly"])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("bars_per_session", [1, 4])
 @pytest.mark.parametrize("mode", ["accounts", "portfolio"])
 def test_the_batched_simulator_equals_the_plain_one(mode: Mode, bars_per_session: int, changes: dict[str, Any]) -> None:
@@ -105,13 +117,14 @@ def test_the_batched_simulator_equals_the_plain_one(mode: Mode, bars_per_session
         play(seed, mode, bars_per_session, changes)
 
 
+@pytest.mark.parametrize("changes", [MARGIN, SHORT | MARGIN], ids=["long", "short"])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_batched_simulator_equals_the_plain_one_on_margin(seed: int) -> None:
-    play(seed, "portfolio", 1, MARGIN, bars=12)
+def test_the_batched_simulator_equals_the_plain_one_on_margin(seed: int, changes: dict[str, Any]) -> None:
+    play(seed, "portfolio", 1, changes, bars=12)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, STRICT, NERVOUS, COSTLY], ids=["default", "strict", "nervous", "costly"])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("mode", ["accounts", "portfolio"])
 def test_the_batched_simulator_equals_the_plain_one_over_many_episodes(mode: Mode, changes: dict[str, Any]) -> None:
     for seed in range(100, 130):

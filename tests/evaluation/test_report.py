@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from marl_pipeline.evaluation.baselines import baselines
+from marl_pipeline.evaluation.canvas import VARIABLES
 from marl_pipeline.evaluation.page import page
-from marl_pipeline.evaluation.pictures import VARIABLES, curve_picture, drawdown_picture
+from marl_pipeline.evaluation.pictures import curve_picture, drawdown_picture
 from marl_pipeline.evaluation.records import Curve
 from marl_pipeline.evaluation.report import left_out, markdown, summary_table
 from marl_pipeline.evaluation.summary import TrackRecord, finite, summarise, usual_bars_per_session

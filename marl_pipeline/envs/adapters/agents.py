@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Space
 from numpy.typing import NDArray
 
-from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
-from marl_pipeline.envs.protocol import discrete_actions
+from marl_pipeline.envs.adapters.features import Features, MakeEnvironment
+from marl_pipeline.envs.adapters.spaces import Wording, action_space
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class AgentView:
 
     Attributes:
         row: [F] float32 features.
-        mask: [actions] bool.
+        mask: [mask_width] bool.
         acts: the next step uses its action.
         gone: its future ended.
     """
@@ -37,14 +38,19 @@ class NamedAgents:
 
     Attributes:
         names: all of them.
-        width, actions: F and the number of actions by name.
+        observation_spaces, action_spaces: by name, in Gymnasium's words.
+
+    Args:
+        make: builds the environment, of one copy, for a seed.
+        wording: how the library wants rows and masks.
+        features: observation of an agent as one row of floats.
 
     Raises:
         ValueError: the environment has more than one copy.
     """
 
-    def __init__(self, make: MakeEnvironment, *, features: Features = dense_fields, seed: int = 0) -> None:
-        self._make, self._features = make, features
+    def __init__(self, make: MakeEnvironment, wording: Wording, *, features: Features, seed: int) -> None:
+        self._make, self._wording, self._features = make, wording, features
         self._environment = make(seed)
         if self._environment.num_envs != 1:
             raise ValueError(f"one copy is shown by name; the environment has {self._environment.num_envs}")
@@ -54,11 +60,12 @@ class NamedAgents:
             for index in range(spec.agents)
         }
         self.names = tuple(self._place)
-        self.actions = {
-            name: discrete_actions(self._environment.groups[group]) for name, (group, _) in self._place.items()
-        }
+        self._actions = {name: self._environment.groups[group].actions for name, (group, _) in self._place.items()}
+        self.action_spaces: dict[str, Space[Any]] = {name: action_space(known) for name, known in self._actions.items()}
         self.state_size = self._environment.state_size
-        self.width = {name: len(view.row) for name, view in self.reset().items()}
+        self.observation_spaces: dict[str, Space[Any]] = {
+            name: wording.space(len(view.row), self._actions[name]) for name, view in self.reset().items()
+        }
 
     def reset(self, seed: int | None = None) -> dict[str, AgentView]:
         if seed is not None:
@@ -70,21 +77,31 @@ class NamedAgents:
         """Plays the given actions; an agent without one plays 0, which counts only if it acts.
 
         Raises:
-            ValueError: the action of an agent that acts is missing, or one is given to an unknown agent.
+            ValueError: the action of an agent that acts is missing, has the wrong shape, or is given to an unknown
+                agent.
         """
         unknown = sorted(set(actions) - set(self._place))
         missing = sorted(name for name in self._acting() if name not in actions)
         if unknown or missing:
             raise ValueError(f"actions must name the agents that act (missing: {missing}, unknown: {unknown})")
         chosen = {
-            group: torch.zeros(1, spec.agents, dtype=torch.int64) for group, spec in self._environment.groups.items()
+            group: torch.zeros(1, spec.agents, *spec.actions.shape, dtype=spec.actions.dtype)
+            for group, spec in self._environment.groups.items()
         }
         for name, action in actions.items():
             group, index = self._place[name]
-            chosen[group][0, index] = int(action)
+            given = torch.as_tensor(action, dtype=chosen[group].dtype)
+            if given.shape != chosen[group].shape[2:]:
+                wanted = list(chosen[group].shape[2:])
+                raise ValueError(f"the action of {name} must have shape {wanted}, found {list(given.shape)}")
+            chosen[group][0, index] = given
         device = self._environment.device
         self._timestep = self._environment.step({group: action.to(device) for group, action in chosen.items()})
         return self._views()
+
+    def told(self, views: Mapping[str, AgentView], names: Iterable[str]) -> dict[str, Any]:
+        """The observations of those agents as the library wants them."""
+        return {name: self._wording.told(views[name].row, views[name].mask, self._actions[name]) for name in names}
 
     @property
     def terminated(self) -> bool:

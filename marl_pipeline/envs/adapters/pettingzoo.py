@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium import Space
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from marl_pipeline.envs.adapters.agents import AgentView, NamedAgents
 from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
+from marl_pipeline.envs.adapters.spaces import Wording, row_space
 
-Observation = dict[str, NDArray[Any]]
+WORDING = Wording("observation", np.int8, by_choice=True)
 
 
 class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
-    """Agents `<group>_<index>`; observation `{"observation": [F] float32, "action_mask": [actions] int8}`.
+    """Agents `<group>_<index>`; observation `{"observation": [F] float32, "action_mask": [actions] int8}`, the masks of
+    several choices as a tuple; for continuous actions, which are never masked, the row alone.
 
     All living agents are asked at every step; `infos[agent]["acts"]` says whose action counts (a master between two
     decisions is asked in vain). An agent whose future ends is terminated and leaves; the rest go on.
@@ -31,34 +33,24 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
     render_mode: str | None = None
 
     def __init__(self, make: MakeEnvironment, *, features: Features = dense_fields, seed: int = 0) -> None:
-        self._agents = NamedAgents(make, features=features, seed=seed)
+        self._agents = NamedAgents(make, WORDING, features=features, seed=seed)
         self.possible_agents = list(self._agents.names)
         self.agents: list[str] = []
-        self.action_spaces: dict[str, Space[Any]] = {
-            name: Discrete(count) for name, count in self._agents.actions.items()
-        }
-        self.observation_spaces: dict[str, Space[Any]] = {
-            name: Dict(
-                {
-                    "observation": Box(-np.inf, np.inf, (self._agents.width[name],), np.float32),
-                    "action_mask": Box(0, 1, (count,), np.int8),
-                }
-            )
-            for name, count in self._agents.actions.items()
-        }
-        self.state_space = Box(-np.inf, np.inf, (self._agents.state_size,), np.float32)
+        self.action_spaces = self._agents.action_spaces
+        self.observation_spaces = self._agents.observation_spaces
+        self.state_space = row_space(self._agents.state_size)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Starts an episode with all agents; `options` has none to offer."""
         views = self._agents.reset(seed)
         self.agents = list(self.possible_agents)
-        return self._told(views, self.agents), self._infos(views, self.agents)
+        return self._agents.told(views, self.agents), self._infos(views, self.agents)
 
     def step(
-        self, actions: Mapping[str, int]
-    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        self, actions: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         playing = self.agents
         views = self._agents.step(actions)
         over, cut = self._agents.terminated, self._agents.truncated
@@ -66,7 +58,7 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
         truncated = {name: cut and not terminated[name] for name in playing}
         self.agents = [name for name in playing if not (terminated[name] or truncated[name])]
         rewards = {name: views[name].reward for name in playing}
-        return self._told(views, playing), rewards, terminated, truncated, self._infos(views, playing)
+        return self._agents.told(views, playing), rewards, terminated, truncated, self._infos(views, playing)
 
     def state(self) -> NDArray[np.float32]:
         """[S] what a central critic may see."""
@@ -83,12 +75,6 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    @staticmethod
-    def _told(views: Mapping[str, AgentView], names: list[str]) -> dict[str, Observation]:
-        return {
-            name: {"observation": views[name].row, "action_mask": views[name].mask.astype(np.int8)} for name in names
-        }
 
     @staticmethod
     def _infos(views: Mapping[str, AgentView], names: list[str]) -> dict[str, dict[str, Any]]:

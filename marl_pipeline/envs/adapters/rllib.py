@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Space
-from numpy.typing import NDArray
+from gymnasium.spaces import Dict
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from marl_pipeline.envs.adapters.agents import AgentView, NamedAgents
+from marl_pipeline.envs.adapters.agents import NamedAgents
 from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
+from marl_pipeline.envs.adapters.spaces import Wording
 
-Observation = dict[str, NDArray[np.float32]]
+WORDING = Wording("observations", np.float32, by_choice=False)
 
 ALL = "__all__"
 """RLlib's name for the episode as a whole."""
@@ -21,7 +21,8 @@ ALL = "__all__"
 
 class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
     """Agents `<group>_<index>`; observation `{"observations": [F], "action_mask": [actions]}`, float32 each, as RLlib's
-    `ActionMaskingRLModule` reads them.
+    `ActionMaskingRLModule` reads them, the masks of several choices side by side; for continuous actions, which are
+    never masked, the row alone.
 
     Only agents that decide next are shown an observation (a master every few steps); the rewards in between are told
     as they come. When the episode ends, all that have decided see the last state.
@@ -33,36 +34,26 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
 
     def __init__(self, make: MakeEnvironment, *, features: Features = dense_fields, seed: int = 0) -> None:
         super().__init__()
-        self._named = NamedAgents(make, features=features, seed=seed)
+        self._named = NamedAgents(make, WORDING, features=features, seed=seed)
         self.possible_agents = list(self._named.names)
         self.agents = list(self._named.names)
-        self.action_spaces: dict[str, Space[Any]] = {
-            name: Discrete(count) for name, count in self._named.actions.items()
-        }
-        self.observation_spaces: dict[str, Space[Any]] = {
-            name: Dict(
-                {
-                    "observations": Box(-np.inf, np.inf, (self._named.width[name],), np.float32),
-                    "action_mask": Box(0.0, 1.0, (count,), np.float32),
-                }
-            )
-            for name, count in self._named.actions.items()
-        }
+        self.action_spaces = self._named.action_spaces
+        self.observation_spaces = self._named.observation_spaces
         self.observation_space = Dict(self.observation_spaces)
         self.action_space = Dict(self.action_spaces)
         self._playing: set[str] = set()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         views = self._named.reset(seed)
         asked = [name for name, view in views.items() if view.acts]
         self._playing = set(asked)
-        return self._told(views, asked), {name: {} for name in asked}
+        return self._named.told(views, asked), {name: {} for name in asked}
 
     def step(
-        self, action_dict: Mapping[str, int]
-    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        self, action_dict: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         views = self._named.step(action_dict)
         over, cut = self._named.terminated, self._named.truncated
         joining = {name for name, view in views.items() if view.acts}
@@ -73,11 +64,4 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         truncated = {name: cut and name not in gone for name in asked} | {ALL: cut}
         rewards = {name: views[name].reward for name in playing}
         self._playing = set(playing) - gone
-        return self._told(views, asked), rewards, terminated, truncated, {name: {} for name in asked}
-
-    @staticmethod
-    def _told(views: Mapping[str, AgentView], names: list[str]) -> dict[str, Observation]:
-        return {
-            name: {"observations": views[name].row, "action_mask": views[name].mask.astype(np.float32)}
-            for name in names
-        }
+        return self._named.told(views, asked), rewards, terminated, truncated, {name: {} for name in asked}

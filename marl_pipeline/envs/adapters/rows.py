@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
-from marl_pipeline.envs.protocol import Timestep, discrete_actions
+from marl_pipeline.envs.adapters.spaces import action_space, row_space
+from marl_pipeline.envs.protocol import Timestep
 
 Others = Callable[[Timestep], Mapping[str, Tensor]]
-"""Decides for the groups that the library does not see: one [E, A] int64 tensor each."""
+"""Decides for the groups that the library does not see: one [E, A, *actions.shape] tensor each."""
 
 FloatRows = NDArray[np.float32]
 BoolRows = NDArray[np.bool_]
@@ -46,14 +47,29 @@ class RowStep:
     final: FloatRows
 
 
-class Rows:
-    """Steps the environments that `make` builds.
+class Shown(TypedDict, total=False):
+    """What an adapter shows of an environment.
 
-    Args:
-        make: builds the environment for a seed.
+    Attributes:
         group: the agents to show; may be left out where there is one group.
         others: policy of the remaining groups; needed where there are any.
-        features: observation of an agent as one row of floats.
+        features: observation of an agent as one row of floats; `dense_fields` if left out.
+        seed: of the first episodes; 0 if left out.
+    """
+
+    group: str | None
+    others: Others | None
+    features: Features
+    seed: int
+
+
+class Rows:
+    """Steps the environments that `make` builds for a seed; the rest is said at `Shown`.
+
+    Attributes:
+        environment, group: what is shown of what.
+        count: R = E x A.
+        observation_space, action_space: of one row.
 
     Raises:
         ValueError: an unknown group, or groups that nobody decides for.
@@ -78,11 +94,12 @@ class Rows:
             raise ValueError(f"who decides for {sorted(set(environment.groups) - {group})}? give `others`")
         spec = environment.groups[group]
         self.environment, self.group = environment, group
-        self.actions, self.agents = discrete_actions(spec), spec.agents
+        self._spec = spec
         self.count = environment.num_envs * spec.agents
         self._timestep: Timestep = environment.reset()
         self._gone: Tensor = torch.zeros_like(self._timestep.groups[group].acts)
-        self.width = int(self._rows(self._timestep).shape[-1])
+        self.observation_space = row_space(int(self._rows(self._timestep).shape[-1]))
+        self.action_space = action_space(spec.actions)
 
     def reset(self, seed: int | None = None) -> FloatRows:
         """New episodes in all copies, [R, F]; with `seed`, of an environment built anew for it."""
@@ -92,16 +109,17 @@ class Rows:
         return self._rows(self._timestep)
 
     def step(self, actions: ArrayLike) -> RowStep:
-        """Plays one action per row, [R] integers.
+        """Plays one action per row, [R, *shape] as the action space has it.
 
         Raises:
-            ValueError: another number of actions.
+            ValueError: another number of actions, or of numbers in one.
         """
-        chosen = np.asarray(actions, dtype=np.int64)
-        if chosen.shape != (self.count,):
-            raise ValueError(f"actions must be [{self.count}], found {list(chosen.shape)}")
+        space = self._spec.actions
+        chosen = torch.as_tensor(np.asarray(actions), dtype=space.dtype)
+        if chosen.shape != (self.count, *space.shape):
+            raise ValueError(f"actions must be {[self.count, *space.shape]}, found {list(chosen.shape)}")
         others = {} if self._others is None else dict(self._others(self._timestep))
-        own = torch.from_numpy(chosen.reshape(-1, self.agents)).to(self.environment.device)
+        own = chosen.reshape(-1, self._spec.agents, *space.shape).to(self.environment.device)
         after = self.environment.step({**others, self.group: own})
         step = after.groups[self.group]
         ended = (step.discount == 0.0) & ~self._gone
@@ -118,9 +136,9 @@ class Rows:
         return RowStep(observation, reward, terminated, truncated, self.acts(), final)
 
     def action_masks(self) -> BoolRows:
-        """[R, actions] what may be chosen now."""
+        """[R, mask_width] what may be chosen now, the flags of several choices side by side."""
         mask = self._timestep.groups[self.group].action_mask.detach().cpu().numpy()
-        return np.array(mask.reshape(self.count, self.actions), dtype=np.bool_)
+        return np.array(mask.reshape(self.count, self._spec.actions.mask_width), dtype=np.bool_)
 
     def acts(self) -> BoolRows:
         """[R] whose action the next step uses."""

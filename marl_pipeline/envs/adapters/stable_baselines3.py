@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from gymnasium import Wrapper
-from gymnasium.spaces import Box, Discrete
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from marl_pipeline.envs.adapters.features import Features, MakeEnvironment, dense_fields
-from marl_pipeline.envs.adapters.rows import BoolRows, FloatRows, Others, Rows
+from marl_pipeline.envs.adapters.features import MakeEnvironment
+from marl_pipeline.envs.adapters.rows import BoolRows, FloatRows, Rows, Shown
 
 
 class StableBaselines3VecEnv(VecEnv):
@@ -22,24 +21,16 @@ class StableBaselines3VecEnv(VecEnv):
     builds the environment anew for it.
 
     Args:
-        make, group, others, features, seed: see `Rows`.
+        make: builds the environment for a seed.
+        shown: see `Shown`.
     """
 
     render_mode: str | None = None
 
-    def __init__(
-        self,
-        make: MakeEnvironment,
-        *,
-        group: str | None = None,
-        others: Others | None = None,
-        features: Features = dense_fields,
-        seed: int = 0,
-    ) -> None:
-        self._rows = Rows(make, group=group, others=others, features=features, seed=seed)
-        self._actions = np.zeros(self._rows.count, dtype=np.int64)
-        observation = Box(-np.inf, np.inf, (self._rows.width,), np.float32)
-        super().__init__(self._rows.count, observation, Discrete(self._rows.actions))
+    def __init__(self, make: MakeEnvironment, **shown: Unpack[Shown]) -> None:
+        self._rows = Rows(make, **shown)
+        self._actions = np.zeros(self._rows.count)
+        super().__init__(self._rows.count, self._rows.observation_space, self._rows.action_space)
 
     def reset(self) -> FloatRows:
         observation = self._rows.reset(self._seeds[0])
@@ -60,7 +51,7 @@ class StableBaselines3VecEnv(VecEnv):
         return step.observation, step.reward, done, infos
 
     def action_masks(self) -> BoolRows:
-        """[R, actions] bool, what may be chosen now."""
+        """[R, mask_width] bool, what may be chosen now."""
         return self._rows.action_masks()
 
     def close(self) -> None:

@@ -6,17 +6,22 @@ import io
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
+import numpy as np
+import pandas as pd
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from marl_pipeline.config import DirectivesParams, MarketParams
+from marl_pipeline.data.dataset import FloatArray
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.diagnostics.episodes import Episodes
 from marl_pipeline.envs.diagnostics.play import PolicyName, policy_of
-from marl_pipeline.envs.trading.component_log import DOMINANT, Balance, check_balance
+from marl_pipeline.envs.trading.component_log import DOMINANT, Balance, Recorded, check_balance
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
+from marl_pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -24,19 +29,22 @@ class RewardStudy:
     """Of the symbol agents over whole episodes.
 
     Attributes:
-        episodes, steps: played, and steps of each.
+        policy: name of a plain one, or the folder of its weights.
+        episodes, steps: played, and steps of the longest.
         paid: reward of an agent and episode, mean; net: the same under `net`; gap: paid - net. All in units of
             `reward_scale` x log equity.
+        correlation: of what an agent was paid for a step with `net`; None where one of them does not vary.
         components: in the guide's own numbers.
     """
 
     reward: str
-    policy: PolicyName
+    policy: str
     mode: Mode
     episodes: int
     steps: int
     paid: float
     net: float
+    correlation: float | None
     components: tuple[Balance, ...]
 
     @property
@@ -44,7 +52,7 @@ class RewardStudy:
         return self.paid - self.net
 
     def as_json(self) -> dict[str, Any]:
-        named = ("reward", "policy", "mode", "episodes", "steps", "paid", "net", "gap")
+        named = ("reward", "policy", "mode", "episodes", "steps", "paid", "net", "gap", "correlation")
         figures = {name: getattr(self, name) for name in named}
         return figures | {"components": [asdict(part) for part in self.components]}
 
@@ -72,37 +80,71 @@ def study_reward(
     environment = TradingEnv(
         market, params, directives, mode=mode, num_envs=episodes, span=span, episode=steps, seed=seed, gamma=gamma
     )
-    twin = TradingEnv(
-        market,
-        params.model_copy(update={"reward": "net"}),
-        directives,
-        mode=mode,
-        num_envs=episodes,
-        span=span,
-        episode=steps,
-        seed=seed,
-    )
     if environment.rewards.shaper is None:
         raise ValueError("net has no components: study guide_v3_2 or net_shaped")
     decide = policy_of(policy, seed, environment.device)
-    timestep, plain = environment.reset(), twin.reset()
-    paid, net = (torch.zeros((), dtype=torch.float64, device=environment.device) for _ in range(2))
+    timestep = environment.reset()
+    paid, net, playing = [], [], []
     for _ in range(steps):
-        actions = decide(timestep)
-        timestep, plain = environment.step(actions), twin.step(actions)
-        paid += timestep.groups["symbols"].reward.double().sum(-1).mean()
-        net += plain.groups["symbols"].reward.double().sum(-1).mean()
-    log = environment.rewards.logs["symbols"]
+        playing.append(timestep.groups["symbols"].acts)
+        timestep = environment.step(decide(timestep))
+        paid.append(timestep.groups["symbols"].reward.double())
+        net.append(environment.rewards.own.double())
+    every = torch.stack(playing)
+    was_paid, earned = torch.stack(paid), torch.stack(net)
+    agents = episodes * market.size
     return RewardStudy(
         reward=params.reward,
         policy=policy,
         mode=mode,
         episodes=episodes,
         steps=steps,
-        paid=float(paid) / market.size,
-        net=float(net) / market.size,
-        components=check_balance(log.recorded()),
+        paid=float(was_paid.sum()) / agents,
+        net=float(earned.sum()) / agents,
+        correlation=correlation(was_paid[every].cpu().numpy(), earned[every].cpu().numpy()),
+        components=check_balance(environment.rewards.logs["symbols"].recorded()),
     )
+
+
+def study_episodes(episodes: Episodes) -> RewardStudy:
+    """The same of recorded episodes; those paid by `net` have no components.
+
+    Raises:
+        UserError: they are too short to judge.
+    """
+    about, table = episodes.about, episodes.table
+    playing = table[table["playing"]]
+    steps = int(table["step"].max())
+    if playing["step"].nunique() < 2:
+        raise UserError("the balance of a reward needs two recorded steps or more; record longer episodes")
+    agents = episodes.count * episodes.symbols
+    paid, net = (playing[name].to_numpy(dtype=np.float64) for name in ("reward", "own_net"))
+    parts = about.components.get("symbols", ())
+    return RewardStudy(
+        reward=about.reward,
+        policy=about.policy,
+        mode=about.mode,
+        episodes=episodes.count,
+        steps=steps,
+        paid=float(paid.sum()) / agents,
+        net=float(net.sum()) / agents,
+        correlation=correlation(paid, net),
+        components=check_balance(recorded_of(playing, "symbols", parts)) if parts else (),
+    )
+
+
+def recorded_of(playing: pd.DataFrame, group: str, parts: tuple[str, ...]) -> Recorded:
+    """Moments of the components of `group` over the rows of each step."""
+    values = playing[[f"{group}_{part}" for part in parts]].astype("float64")
+    moments = [frame.groupby(playing["step"], sort=True).mean() for frame in (values, values.abs(), values**2)]
+    return Recorded(parts, *(torch.from_numpy(moment.to_numpy().copy()) for moment in moments))
+
+
+def correlation(paid: FloatArray, net: FloatArray) -> float | None:
+    """Pearson's; None where one of them does not vary."""
+    paid, net = paid - paid.mean(), net - net.mean()
+    scale = float(np.sqrt((paid**2).sum() * (net**2).sum()))
+    return float((paid * net).sum()) / scale if scale > 0.0 else None
 
 
 def study_policies(

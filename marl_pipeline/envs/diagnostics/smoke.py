@@ -145,13 +145,19 @@ def _sums(moment: Moment) -> Tensor:
 def _short_or_in_debt(moment: Moment) -> Tensor:
     rules, book = moment.environment.rules, moment.after
     debt = (book.cash < -TOLERANCE * book.equity.abs().clamp(min=1.0)) & (not rules.leveraged)
-    return torch.cat([(book.shares < 0.0).flatten(), debt.flatten()])
+    short = (book.shares < 0.0) & (not rules.shorting)
+    return torch.cat([short.flatten(), debt.flatten()])
 
 
 def _over_the_cap(moment: Moment) -> Tensor:
     ledger, rules = moment.ledger, moment.environment.rules
-    bought = ledger.shares > 0.0
-    return bought & (ledger.holding * ledger.price > rules.cap * ledger.fill_equity * (1.0 + TOLERANCE))
+    value = ledger.holding.abs() * ledger.price
+    return _grown(moment) & (value > rules.cap * ledger.fill_equity * (1.0 + TOLERANCE))
+
+
+def _grown(moment: Moment) -> Tensor:
+    """Positions that a fill opened or enlarged."""
+    return moment.ledger.holding.abs() > moment.before.shares.abs()
 
 
 def _over_the_volume(moment: Moment) -> Tensor:
@@ -171,7 +177,7 @@ def _too_many_positions(moment: Moment) -> Tensor:
     rules = moment.environment.rules
     if not rules.pooled:
         return torch.zeros_like(moment.after.alive)
-    held, was = ((book.value > 0.0).sum(-1) for book in (moment.after, moment.before))
+    held, was = ((book.value != 0.0).sum(-1) for book in (moment.after, moment.before))
     return held > torch.maximum(was, torch.full_like(was, rules.open_positions))
 
 
@@ -182,7 +188,7 @@ def _untradable(moment: Moment) -> Tensor:
 
 def _halted_buys(moment: Moment) -> Tensor:
     blocked = moment.environment.rules.blocked(moment.before.halt)
-    return (moment.ledger.shares > 0.0) & blocked
+    return _grown(moment) & blocked
 
 
 def _not_a_number(moment: Moment) -> Tensor:
@@ -199,13 +205,13 @@ def _nothing_allowed(moment: Moment) -> Tensor:
 INVARIANTS: dict[str, Callable[[Moment], Tensor]] = {
     "equity changes by price P&L - commission - slippage - borrow fee + interest": _identity,
     "equity is cash plus positions": _sums,
-    "no shares are sold short and no cash is owed without leverage": _short_or_in_debt,
-    "no purchase exceeds the position cap": _over_the_cap,
+    "no shares are sold short and no cash is owed unless allowed": _short_or_in_debt,
+    "no order exceeds the position cap": _over_the_cap,
     "no order exceeds its share of the volume": _over_the_volume,
     "no session exceeds the turnover limit": _over_the_turnover,
-    "no purchase exceeds the number of open positions": _too_many_positions,
+    "no order exceeds the number of open positions": _too_many_positions,
     "nothing trades without a tradable bar": _untradable,
-    "a tripped account buys nothing": _halted_buys,
+    "a tripped account opens and adds to nothing": _halted_buys,
     "everything told is a finite number": _not_a_number,
     "every agent has an allowed action": _nothing_allowed,
 }

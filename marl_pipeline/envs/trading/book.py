@@ -22,8 +22,9 @@ class Book:
         directive: [E, A] int64, row of the directive table in force.
         mean, square: [E, A] float32, exponentially weighted mean of the return and of its square.
         last_return, last_turnover: [E, A] float32 of the last step.
-        shares, invested: [E, N] held, and money paid for it with costs.
-        mark, value: [E, N] the price of the mark and the money in the position.
+        shares, invested: [E, N] held, and money paid for it with costs; negative when short (`invested` is then what the
+            sale brought, net of costs).
+        mark, value: [E, N] the price of the mark and the money in the position, negative when short.
         duration, idle: [E, N] float32 bars that the position is held, bars since the last trade.
         trades: [E, N] int32 trades in the session of the next fill.
     """

@@ -8,18 +8,20 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.trading import kernel
 from marl_pipeline.envs.trading.accounts import DAYS_PER_YEAR, Ledger
-from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS
+from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
+from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
+from marl_pipeline.envs.trading.kernel.look import Standing, look
+from marl_pipeline.envs.trading.kernel.step import Rows, step
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -39,7 +41,7 @@ class CompiledEngine:
         self.game = game
         self._constants = _constants(game)
         self._tables = _tables(game)
-        self._last: tuple[Book, kernel.State] | None = None
+        self._last: tuple[Book, State] | None = None
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
         """See `game.Engine`.
@@ -47,12 +49,19 @@ class CompiledEngine:
         Raises:
             ValueError: an action is none of `actions.Action`.
         """
+        before = self._state(book)
         after, after_arrays = self._next(book)
         outcome, entries = self._outcome(after, after_arrays)
         seen, sight = self._sight(after, view)
         directives = after_arrays.directive if master is None else _array(master)
-        arguments = (_array(view.allowed), _array(chosen), directives, after_arrays, entries, sight)
-        work = partial(_apply, kernel.step, (self._constants, self._tables, self._state(book), *arguments))
+        room = (self.game.market.size, self.game.accounts)
+        played = (before, _seen(view), _array(chosen), directives, after_arrays, entries)
+
+        def work(first: int, last: int) -> int:
+            invalid = step(first, last, self._constants, self._tables, *played, Rows.empty(*room))
+            look(first, last, self._constants, self._tables, after_arrays, sight, Standing.empty(room[0]))
+            return invalid
+
         invalid = sum(self._share_out(book.bar.shape[0], work))
         if invalid:
             raise ValueError(f"actions of 'symbols' must be 0..{len(ACTIONS) - 1}, found {invalid} others")
@@ -62,16 +71,21 @@ class CompiledEngine:
     def look(self, book: Book, known: View | None) -> View:
         """See `game.Engine`."""
         seen, sight = self._sight(book, known)
-        work = partial(_apply, kernel.look, (self._constants, self._tables, self._state(book), sight))
+        state = self._state(book)
+
+        def work(first: int, last: int) -> int:
+            look(first, last, self._constants, self._tables, state, sight, Standing.empty(self.game.market.size))
+            return 0
+
         self._share_out(book.bar.shape[0], work)
         return seen
 
-    def _state(self, book: Book) -> kernel.State:
+    def _state(self, book: Book) -> State:
         if self._last is not None and self._last[0] is book:
             return self._last[1]
-        return kernel.State(*(_array(getattr(book, name)) for name in kernel.State._fields))
+        return State(*(_array(getattr(book, name)) for name in State._fields))
 
-    def _next(self, book: Book) -> tuple[Book, kernel.State]:
+    def _next(self, book: Book) -> tuple[Book, State]:
         """Room for the book after the step; what this game never changes is the old tensor."""
         game, old, symbols, accounts = self.game, self._state(book), book.shares.shape, book.cash.shape
         money, money_arrays = _room(4, symbols, torch.float64)
@@ -98,17 +112,18 @@ class CompiledEngine:
         after = replace(book, **dict(zip(names, tensors, strict=True)))
         return after, old._replace(**dict(zip(names, arrays, strict=True)))
 
-    def _outcome(self, after: Book, arrays: kernel.State) -> tuple[Outcome, kernel.Entries]:
+    def _outcome(self, after: Book, arrays: State) -> tuple[Outcome, Entries]:
         """Room for what a step does to the books."""
         pooled, symbols, accounts = self.game.rules.pooled, after.shares.shape, after.cash.shape
         money, money_arrays = _room(6, symbols, torch.float64)
-        books, book_arrays = _room(5 if pooled else 4, accounts, torch.float64)
+        own_gross = pooled or self.game.rules.shorting
+        books, book_arrays = _room(5 if own_gross else 4, accounts, torch.float64)
         flags, flag_arrays = _room(2, accounts, torch.bool)
         (closed,), (closed_array,) = _room(1, symbols, torch.bool)
         (executed,), (executed_array,) = _room(1, symbols, torch.int64)
         (growth,), (growth_array,) = _room(1, accounts, torch.float32)
         (own,), (own_array,) = _room(1, symbols, torch.float32) if pooled else ((growth,), (growth_array,))
-        gross, gross_array = (books[4], book_arrays[4]) if pooled else (after.value, arrays.value)
+        gross, gross_array = (books[4], book_arrays[4]) if own_gross else (after.value, arrays.value)
         ledger = Ledger(
             shares=money[0],
             price=money[1],
@@ -127,7 +142,7 @@ class CompiledEngine:
             holding=after.shares,
             value=after.value,
         )
-        entries = kernel.Entries(
+        entries = Entries(
             shares=money_arrays[0],
             price=money_arrays[1],
             commission=money_arrays[2],
@@ -148,7 +163,7 @@ class CompiledEngine:
         )
         return Outcome(after, ledger, executed, flags[0], flags[1], growth, own), entries
 
-    def _sight(self, book: Book, known: View | None) -> tuple[View, kernel.Sight]:
+    def _sight(self, book: Book, known: View | None) -> tuple[View, Sight]:
         """Room for a view. Without a master directives seldom change: they are looked up when they do."""
         accounts, symbols = book.cash.shape, book.shares.shape
         (allowed,), (allowed_array,) = _room(1, symbols, torch.int64)
@@ -164,7 +179,7 @@ class CompiledEngine:
             observed_array = positions_array
             directive = look_up(self.game, book.directive, None if known is None else known.directive)
         view = View(directive, levels[0], allowed, positions, portfolio)
-        sight = kernel.Sight(
+        sight = Sight(
             caps=level_arrays[0],
             allowed=allowed_array,
             positions=positions_array,
@@ -176,18 +191,30 @@ class CompiledEngine:
         )
         return view, sight
 
-    def _share_out(self, envs: int, work: Callable[[int, int], int | None]) -> list[int]:
+    def _share_out(self, envs: int, work: Callable[[int, int], int]) -> list[int]:
         """Runs `work(first, last)` over all environments, each in one piece."""
         threads = min(torch.get_num_threads(), envs, max(envs * self.game.market.size // THREAD_SHARE, 1))
         if threads == 1:
-            return [work(0, envs) or 0]
+            return [work(0, envs)]
         cuts = [envs * part // threads for part in range(threads + 1)]
         rest = [_threads(threads, os.getpid()).submit(work, *cut) for cut in pairwise(cuts[1:])]
-        return [work(0, cuts[1]) or 0] + [future.result() or 0 for future in rest]
+        return [work(0, cuts[1])] + [future.result() for future in rest]
 
 
-def _apply(function: Callable[..., int | None], arguments: tuple[Any, ...], first: int, last: int) -> int | None:
-    return function(first, last, *arguments)
+def _seen(view: View) -> Sight:
+    """What a step reads of the view it was decided on; the rest of the fields stand in."""
+    directive, caps, allowed = view.directive, _array(view.caps), _array(view.allowed)
+    unread = _array(view.positions)
+    return Sight(
+        caps=caps,
+        allowed=allowed,
+        positions=unread,
+        portfolio=unread,
+        risk=_array(directive.risk),
+        cap_share=caps,
+        slots=caps if directive.slots is None else _array(directive.slots),
+        observed=unread,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -206,10 +233,11 @@ def _room(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[tuple
     return whole.unbind(0), list(whole.numpy())
 
 
-def _constants(game: Game) -> kernel.Constants:
+def _constants(game: Game) -> Constants:
     rules, terms = game.rules, game.terms
-    return kernel.Constants(
+    return Constants(
         pooled=rules.pooled,
+        shorting=rules.shorting,
         leveraged=rules.leveraged,
         counts=game.counts,
         decide_every=game.decide_every or 0,
@@ -233,6 +261,9 @@ def _constants(game: Game) -> kernel.Constants:
         smallest_order=MIN_ORDER,
         headroom=HEADROOM,
         slot_stride=SLOT_STRIDE,
+        actions=len(ACTIONS),
+        sell_partial=int(Action.SELL_PARTIAL),
+        sell_all=int(Action.SELL_ALL),
         buys=BUY_BYTES,
         sells=SELL_BYTES,
         add=ADD_BYTES,
@@ -240,7 +271,7 @@ def _constants(game: Game) -> kernel.Constants:
     )
 
 
-def _tables(game: Game) -> kernel.Tables:
+def _tables(game: Game) -> Tables:
     market = game.market
     tables = {
         "mark": market.mark,
@@ -253,9 +284,9 @@ def _tables(game: Game) -> kernel.Tables:
         "days": market.days,
         "new_session": market.new_session,
         "in_play": game.in_play,
-        "buy_size": game.buy_size,
-        "sell_size": game.sell_size,
+        "increase": game.increase,
+        "reduce": game.reduce,
         "directives": game.directives,
         "log_bars": log_bars(torch.arange(market.bars + 1, dtype=torch.float32)),
     }
-    return kernel.Tables(**{name: _array(table) for name, table in tables.items()})
+    return Tables(**{name: _array(table) for name, table in tables.items()})

@@ -32,7 +32,8 @@ class Game:
     """Attributes:
     capacity: [T, N] shares that an order decided at `t` may trade at `t + 1`; finite, 0 where nothing fills.
     per_share: [T, N] 1 / capacity, huge where that is 0.
-    buy_size, sell_size: [7] share of the position cap that an action buys, share of the position that it sells.
+    increase, reduce: [14] share of the position cap by which an action adds, share of the position that it closes:
+        seven for a long position or none, and seven for a short one (or one to be opened).
     directives: [rows, 6] float64, what each directive means; `first_directive` is the row in force at the start.
     in_play: [N] bool.
     counts: a session has more than one bar, so that its counters of trades and turnover are read.
@@ -45,8 +46,8 @@ class Game:
     terms: Terms
     capacity: Tensor
     per_share: Tensor
-    buy_size: Tensor
-    sell_size: Tensor
+    increase: Tensor
+    reduce: Tensor
     directives: Tensor
     first_directive: int
     in_play: Tensor
@@ -82,7 +83,7 @@ class Game:
             raise ValueError(
                 f"symbols must be [{market.size}] bool with at least one in play, found shape {in_play.shape}"
             )
-        buy, sell = _sizes(params)
+        increase, reduce = _sizes(params)
         # What an order decided at `t` may trade at `t + 1`, with finite numbers so that 0 times it is 0.
         capacity = torch.zeros_like(market.capacity)
         capacity[:-1] = torch.where(market.fillable[1:], market.capacity[:-1].clamp(max=1e290), 0.0)
@@ -92,8 +93,8 @@ class Game:
             terms=Terms(commission_rate(params), base_slippage_rate(params), params.borrow_rate, params.cash_rate),
             capacity=capacity,
             per_share=1.0 / capacity.clamp(min=1e-290),
-            buy_size=buy.to(market.device),
-            sell_size=sell.to(market.device),
+            increase=increase.to(market.device),
+            reduce=reduce.to(market.device),
             directives=table,
             first_directive=table.shape[0] - 1 if decide_every is None else encode_directive(3, 3, 1),
             in_play=torch.from_numpy(in_play).to(market.device),
@@ -105,13 +106,18 @@ class Game:
 
 
 def _sizes(params: MarketParams) -> tuple[Tensor, Tensor]:
-    buy = torch.zeros(len(ACTIONS), dtype=torch.float64)
-    sell = torch.zeros(len(ACTIONS), dtype=torch.float64)
+    long, short = 0, 1
+    increase = torch.zeros(2, len(ACTIONS), dtype=torch.float64)
+    reduce = torch.zeros(2, len(ACTIONS), dtype=torch.float64)
     for action, size in zip((Action.BUY_SMALL, Action.BUY_MEDIUM, Action.BUY_LARGE), params.entry_sizes, strict=True):
-        buy[action] = size
-    buy[Action.ADD_TO_WINNER] = params.add_to_winner
-    sell[Action.SELL_PARTIAL], sell[Action.SELL_ALL] = params.partial_exit, 1.0
-    return buy, sell
+        increase[long, action] = reduce[short, action] = size
+    increase[:, Action.ADD_TO_WINNER] = params.add_to_winner
+    reduce[long, Action.SELL_PARTIAL], reduce[long, Action.SELL_ALL] = params.partial_exit, 1.0
+    increase[short, Action.SELL_PARTIAL], increase[short, Action.SELL_ALL] = (
+        params.entry_sizes[0],
+        params.entry_sizes[2],
+    )
+    return increase.flatten(), reduce.flatten()
 
 
 class Directive(NamedTuple):

@@ -18,7 +18,7 @@ from marl_pipeline.envs.trading.actions import ACTIONS, Action
 Mode = Literal["accounts", "portfolio"]
 
 MIN_ORDER = 1e-3
-"""A buy below this share of the position cap is not executed; a partial sale that would leave less sells all."""
+"""An increase below this share of the position cap is not executed; a reduction that would leave less closes all."""
 
 HEADROOM = 1e-9
 """Relative distance kept to limits on money, so that rounding never carries a sum across one."""
@@ -34,12 +34,14 @@ class Rules:
     Attributes:
         pooled: one portfolio per environment (else one account per symbol).
         exposure: the most gross exposure / equity after a trade: the leverage limit, less the cash to be kept.
-        leverage: gross leverage beyond which the next fill deleverages; only leveraged books can get there.
+        leverage: gross leverage beyond which the next fill deleverages; only `leveraged` books can get there.
+        shorting: positions may be short.
         cap: the most value / equity of one position under the full directive.
         drawdown: of equity from its reference that trips the kill switch.
     """
 
     pooled: bool
+    shorting: bool
     exposure: float
     leverage: float
     cap: float
@@ -52,7 +54,8 @@ class Rules:
 
     @property
     def leveraged(self) -> bool:
-        return self.leverage > 1.0
+        """Prices alone can carry exposure beyond `leverage`, and cash below zero."""
+        return self.leverage > 1.0 or self.shorting
 
     @classmethod
     def of(cls, params: MarketParams, mode: Mode) -> Rules:
@@ -60,8 +63,9 @@ class Rules:
         pooled = mode == "portfolio"
         return cls(
             pooled=pooled,
+            shorting=params.allow_short,
             exposure=max(min(limits.gross_leverage, max(limits.gross_leverage, 1.0) - limits.min_cash), 0.0),
-            leverage=limits.gross_leverage,
+            leverage=max(limits.gross_leverage, 1.0),
             cap=limits.position if pooled else 1.0,
             open_positions=limits.open_positions,
             trades=limits.trades_per_day,
@@ -74,6 +78,10 @@ class Rules:
     def pool(self, values: Tensor) -> Tensor:
         """Sums [E, N] over an account's symbols: [E, 1] for a portfolio, unchanged for accounts of one symbol."""
         return values.sum(-1, keepdim=True) if self.pooled else values
+
+    def size(self, values: Tensor) -> Tensor:
+        """How large positions are, in shares or money, whatever their side."""
+        return values.abs() if self.shorting else values
 
     # The kill switch is one counter per account. With C = cool_down: 0 normal; 2C + 1 liquidating, until flat;
     # 2C .. C + 1 flat and cooling; C .. 1 re-entered with reduced sizes.
@@ -170,20 +178,24 @@ def permissions(
 
     Args:
         free: [E, N] the symbol is in play and tradable, the account may trade and has trades left in the session.
-        value, invested: [E, N] money in the position at the mark, and paid for it with costs.
+        value, invested: [E, N] money in the position at the mark, and paid for it with costs; negative when short.
         equity, caps, gross, turnover: [E, A]; `turnover` is the session's so far, as a multiple of equity.
         open_count, slots: [E, 1] in a portfolio, None for accounts.
     """
-    held = value > 0.0
+    size = rules.size(value)
+    held = size > 0.0
     smallest = MIN_ORDER * caps * equity
     active = turnover < rules.turnover * (1.0 - HEADROOM)
     can_fund = active & (rules.exposure * equity - gross > smallest)
-    buy = free & can_fund & (caps * equity - value > smallest)
-    sell = free & held & active
-    add = buy & held & (value > invested)
+    increase = free & can_fund & (caps * equity - size > smallest)
+    reduce = free & held & active
+    add = increase & held & (value > invested)
     if open_count is not None and slots is not None:
-        buy = buy & (held | (open_count < slots))
-    return Permissions(buy, sell, add)
+        increase = increase & (held | (open_count < slots))
+    if not rules.shorting:
+        return Permissions(buy=increase, sell=reduce, add=add)
+    buy = torch.where(value < 0.0, reduce, increase)
+    return Permissions(buy=buy, sell=torch.where(value > 0.0, reduce, increase), add=add)
 
 
 def grant_slots(opening: Tensor, action: Tensor, first: Tensor, free_slots: Tensor) -> Tensor:
@@ -198,7 +210,8 @@ def grant_slots(opening: Tensor, action: Tensor, first: Tensor, free_slots: Tens
         first: [E, 1] int64 index of the symbol that is served first.
         free_slots: [E, 1].
     """
-    tier = (3 - action).clamp(min=0, max=2)  # BUY_LARGE 0, BUY_MEDIUM 1, BUY_SMALL 2; no other action opens
+    # BUY_LARGE 0, BUY_MEDIUM 1, BUY_SMALL 2; of the sales that open, SELL_ALL 0 and SELL_PARTIAL 2
+    tier = (3 - action).clamp(min=0, max=2) + 2 * (action == int(Action.SELL_PARTIAL))
     shift = tier * _SLOT_BITS
     packed = opening.long() << shift  # one count per tier, 20 bits each, so that one cumulative sum serves all
     count = packed.cumsum(-1)

@@ -40,7 +40,7 @@ class MasterReward:
     def step(self, before: Book, after: Book, growth: Tensor) -> Tensor:
         """[E, 1] float32 from the change of log equity [E, 1]."""
         config, active = self.config, (before.bar < before.end).unsqueeze(-1) & before.alive
-        gross = after.value.sum(-1, keepdim=True)
+        gross = after.value.abs().sum(-1, keepdim=True)
         herfindahl = (after.value**2).sum(-1, keepdim=True) / (gross**2).clamp(min=1e-18)
         spread = torch.where(gross > 0.0, 1.0 - herfindahl, 0.0)
         benchmark = self._benchmark.index_select(0, after.bar).unsqueeze(-1)

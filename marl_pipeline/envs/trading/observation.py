@@ -11,18 +11,18 @@ from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.limits import Rules
 
 POSITION_FIELDS: tuple[str, ...] = (
-    "held",  # value / cap of the position, 0..2
-    "weight",  # value / equity, 0..2
-    "unrealised",  # value / money paid - 1, times 10, -5..5
+    "held",  # value / cap of the position, -2..2, negative when short
+    "weight",  # value / equity, -2..2
+    "unrealised",  # gain / money paid, times 10, -5..5
     "duration",  # log(1 + bars held) / 5
     "idle",  # log(1 + bars since the last trade) / 5
     "drawdown",  # of the account, as a share of the limit, 0..1.5
-    "cash",  # cash / equity of the account, -1..1
+    "cash",  # cash / equity of the account, -1..2 (proceeds of shorts included)
     "halt",  # kill switch: 0 normal, 0.5 re-entered with reduced sizes, 1 liquidating or flat
 )
 
 PORTFOLIO_FIELDS: tuple[str, ...] = (
-    "cash",  # cash / equity, -1..1
+    "cash",  # cash / equity, -1..2 (proceeds of shorts included)
     "gross",  # gross exposure / equity, 0..5
     "drawdown",  # as a share of the limit, 0..1.5
     "sharpe",  # mean / standard deviation of the return per bar, exponential window of 32 bars, -3..3
@@ -30,8 +30,8 @@ PORTFOLIO_FIELDS: tuple[str, ...] = (
     "open",  # open positions / limits.open_positions
     "turnover",  # of the last step, as a multiple of equity, 0..2
     "herfindahl",  # sum of squared shares of the gross exposure; 0 when flat
-    "largest",  # largest weight / limits.position, 0..2
-    "unrealised",  # value of the positions / money paid - 1, times 10, -5..5
+    "largest",  # largest weight, long or short, / limits.position, 0..2
+    "unrealised",  # gain of the positions / money paid, times 10, -5..5
     "return",  # of the last step, times 50, -5..5
     "halt",  # as above
 )
@@ -58,15 +58,15 @@ def _halted(rules: Rules, halt: Tensor) -> Tensor:
 def observe_positions(rules: Rules, book: Book, caps: Tensor) -> Tensor:
     """[E, N, P] float32 with the columns of `POSITION_FIELDS`; `caps` is [E, A]."""
     equity = book.equity.clamp(min=1e-9)
-    unrealised = (book.value - book.invested) / book.invested.clamp(min=1e-12)
+    unrealised = (book.value - book.invested) / rules.size(book.invested).clamp(min=1e-12)
     columns = (
-        (book.value / (equity * caps).clamp(min=1e-9)).clamp(max=2.0),
-        (book.value / equity).clamp(max=2.0),
+        (book.value / (equity * caps).clamp(min=1e-9)).clamp(-2.0, 2.0),
+        (book.value / equity).clamp(-2.0, 2.0),
         (unrealised * 10.0).clamp(-5.0, 5.0),
         log_bars(book.duration),
         log_bars(book.idle),
         _drawdown(rules, book),
-        (book.cash / equity).clamp(-1.0, 1.0),
+        (book.cash / equity).clamp(-1.0, 2.0),
         _halted(rules, book.halt),
     )
     seen = torch.empty(len(columns), *book.value.shape, dtype=torch.float32, device=book.value.device)
@@ -78,12 +78,14 @@ def observe_positions(rules: Rules, book: Book, caps: Tensor) -> Tensor:
 def observe_portfolio(rules: Rules, book: Book) -> Tensor:
     """[E, 1, K] float32 with the columns of `PORTFOLIO_FIELDS`: one portfolio per environment."""
     equity = book.equity.clamp(min=1e-9)
-    gross = book.value.sum(-1, keepdim=True)
-    paid = book.invested.sum(-1, keepdim=True)
+    size = rules.size(book.value)
+    gross = size.sum(-1, keepdim=True)
+    gain = book.value.sum(-1, keepdim=True) - book.invested.sum(-1, keepdim=True)
+    paid = rules.size(book.invested).sum(-1, keepdim=True)
     deviation = (book.square - book.mean**2).clamp(min=0.0).sqrt()
-    held = (book.value > 0.0).sum(-1, keepdim=True)
+    held = (size > 0.0).sum(-1, keepdim=True)
     columns = [
-        (book.cash / equity).clamp(-1.0, 1.0),
+        (book.cash / equity).clamp(-1.0, 2.0),
         (gross / equity).clamp(0.0, 5.0),
         _drawdown(rules, book),
         (book.mean / (deviation + 1e-4)).clamp(-3.0, 3.0),
@@ -91,8 +93,8 @@ def observe_portfolio(rules: Rules, book: Book) -> Tensor:
         held / rules.open_positions,
         book.last_turnover.clamp(max=2.0),
         (book.value**2).sum(-1, keepdim=True) / (gross**2).clamp(min=1e-18),
-        (book.value.amax(-1, keepdim=True) / equity / rules.cap).clamp(max=2.0),
-        ((gross - paid) / paid.clamp(min=1e-9) * 10.0).clamp(-5.0, 5.0),
+        (size.amax(-1, keepdim=True) / equity / rules.cap).clamp(max=2.0),
+        (gain / paid.clamp(min=1e-9) * 10.0).clamp(-5.0, 5.0),
         (book.last_return * 50.0).clamp(-5.0, 5.0),
         _halted(rules, book.halt),
     ]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from marl_pipeline.config import GuideParams
 from marl_pipeline.envs.trading.accounts import Ledger
 from marl_pipeline.envs.trading.actions import ACTIONS, Action
 from marl_pipeline.envs.trading.book import Book
@@ -71,6 +72,12 @@ class RewardConfig:
     diversity_bonus: float = 0.07
     repeat_penalty: float = 0.05
     memory: float = 1.0 / 32.0
+
+    @classmethod
+    def of(cls, params: GuideParams) -> RewardConfig:
+        """The coefficients that `market.guide` names; the defaults above are the guide's own."""
+        weights = tuple(getattr(params.weights, name) for name in COMPONENTS)
+        return cls(**{**params.model_dump(), "weights": weights})
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,7 @@ class RewardShaper:
         self._capital, self._cap, self._gamma = initial_cash, cap, gamma
         self._unit = reward_scale / config.weights[0]
         self._weights = torch.tensor(config.weights, dtype=torch.float64, device=device)
+        self._actions = torch.arange(len(ACTIONS), device=device)
         self._entry = torch.zeros(len(ACTIONS), dtype=torch.float64, device=device)
         small, medium, large = config.entry_multipliers
         for action, multiplier in ((Action.BUY_SMALL, small), (Action.BUY_MEDIUM, medium), (Action.BUY_LARGE, large)):
@@ -218,6 +226,15 @@ class RewardShaper:
         excess = (_trade_drawdown(state, book) - self.config.drawdown_limit).clamp(min=0.0)
         return self.config.diversity_bonus * _diversity(state.frequency) - excess * _weight(book)
 
+    def settlement(self, book: Book) -> Tensor:
+        """What is still to be paid if the future of every agent ends at `book`: [E, N] float32.
+
+        `net_shaped` gives back the potential (Phi = 0 after the end); `guide_v3_2` owes nothing.
+        """
+        if self.preset == "guide_v3_2":
+            return torch.zeros_like(book.value, dtype=torch.float32)
+        return (-self._unit * self.potential(self.state, book) * book.alive.double()).float()
+
     def state_dict(self) -> dict[str, Any]:
         return {"state": _copied(self.state.tensors()), "log": _copied(self.log.tensors())}
 
@@ -239,7 +256,7 @@ class RewardShaper:
         basis = (kept + paid) * held
         entry = (old.entry * kept + multiplier * paid) / basis.clamp(min=1e-12) * held
         best = torch.maximum(torch.where(old.best > 0.0, old.best, ledger.price), step.after.mark) * held
-        taken = torch.nn.functional.one_hot(step.executed, len(ACTIONS)).double()
+        taken = (step.executed.unsqueeze(-1) == self._actions).double()  # one_hot would wait for the device
         frequency = old.frequency + config.memory * (taken - old.frequency) * step.choice.unsqueeze(-1)
         return TradeState(
             basis=basis,

@@ -26,6 +26,7 @@ class RewardScheme:
     """Attributes:
     shaper, master: what pays the symbols and the master; None where that is `net`.
     net: [E, A] float32, `reward_scale` x the change of the log equity in the last step, whatever is paid.
+    own: [E, N] float32, what `net` pays the symbols for the last step, whatever is paid.
     """
 
     shaper: RewardShaper | None
@@ -33,6 +34,7 @@ class RewardScheme:
     in_play: Tensor
     reward_scale: float
     net: Tensor
+    own: Tensor
 
     @classmethod
     def of(
@@ -51,7 +53,7 @@ class RewardScheme:
         if params.reward != "net":
             shaper = RewardShaper(
                 params.reward,
-                RewardConfig(),
+                RewardConfig.of(params.guide),
                 cap=rules.cap,
                 initial_cash=params.initial_cash,
                 reward_scale=params.reward_scale,
@@ -65,7 +67,8 @@ class RewardScheme:
             growth = equal_weight_growth(market) if benchmark is None else _growth(benchmark, market.device)
             master = MasterReward(MasterRewardConfig(), growth, reward_scale=params.reward_scale, num_envs=num_envs)
         net = torch.zeros(num_envs, 1 if rules.pooled else market.size, device=market.device)
-        return cls(shaper, master, in_play, params.reward_scale, net)
+        own = torch.zeros(num_envs, market.size, device=market.device)
+        return cls(shaper, master, in_play, params.reward_scale, net, own)
 
     @property
     def logs(self) -> dict[str, ComponentLog]:
@@ -75,7 +78,7 @@ class RewardScheme:
 
     def reset(self, where: Tensor) -> None:
         """New episodes in the copies where the [E] mask is True."""
-        self.net = self.net * (~where).unsqueeze(-1)
+        self.net, self.own = (last * (~where).unsqueeze(-1) for last in (self.net, self.own))
         if self.shaper is not None:
             self.shaper.reset(where)
         if self.master is not None:
@@ -90,7 +93,7 @@ class RewardScheme:
             allowed: [E, N] int64, the packed mask at `t` (`limits.Permissions.packed`).
             own: [E, N] float32 what `net` pays the symbols; growth: [E, A] the books.
         """
-        self.net = growth
+        self.net, self.own = growth, own
         if self.shaper is not None:
             playing = (before.bar < before.end).unsqueeze(-1)
             active = before.alive & playing & self.in_play

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.envs.trading.accounts import Bar, Ledger, Orders, execute
-from marl_pipeline.envs.trading.actions import Action
+from marl_pipeline.envs.trading.actions import ACTIONS, Action
 from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.limits import Switch, admitted, judge, permissions
@@ -40,7 +40,6 @@ class TensorEngine:
         game, rules = self.game, self.game.rules
         directive = look_up(game, book.directive, None if known is None else known.directive)
         caps = rules.caps(book.halt, directive.cap_share)
-        held = book.value > 0.0
         free = game.market.tradable.index_select(0, book.bar) & game.in_play & ~rules.blocked(book.halt)
         if game.counts:
             free = free & (book.trades < rules.trades)
@@ -51,9 +50,9 @@ class TensorEngine:
             invested=book.invested,
             equity=book.equity,
             caps=caps,
-            gross=rules.pool(book.value),
+            gross=rules.pool(rules.size(book.value)),
             turnover=book.turnover,
-            open_count=held.sum(-1, keepdim=True) if rules.pooled else None,
+            open_count=(book.value != 0.0).sum(-1, keepdim=True) if rules.pooled else None,
             slots=directive.slots,
         ).packed()
         portfolio = observe_portfolio(rules, book) if rules.pooled else None
@@ -79,18 +78,20 @@ def _orders(game: Game, book: Book, view: View, executed: Tensor, active: Tensor
     rules = game.rules
     budget = view.directive.risk * view.caps * book.equity
     forced = (book.halt == rules.liquidating) & active
-    flat = executed.view(-1)
-    buy = game.buy_size.index_select(0, flat).view_as(executed)
-    sell = torch.maximum(game.sell_size.index_select(0, flat).view_as(executed), forced.double())
+    side, row = _sides(game, book, executed)
+    increase = game.increase.index_select(0, row.view(-1)).view_as(executed)
+    reduce = game.reduce.index_select(0, row.view(-1)).view_as(executed)
+    reduce = torch.maximum(reduce, forced.double())
     if rules.leveraged:
-        gross = rules.pool(book.value)
+        gross = rules.pool(rules.size(book.value))
         excess = 1.0 - rules.leverage * book.equity.clamp(min=0.0) / gross.clamp(min=1e-300)
-        sell = torch.maximum(sell, excess.clamp(min=0.0) * active)
+        reduce = torch.maximum(reduce, excess.clamp(min=0.0) * active)
         forced = forced | (active & (excess > 0.0))
     return Orders(
         action=executed,
-        buy=buy * budget / book.mark,
-        sell=sell,
+        side=side,
+        increase=increase * budget / book.mark,
+        reduce=reduce,
         forced=forced,
         caps=view.caps,
         slots=view.directive.slots,
@@ -99,14 +100,25 @@ def _orders(game: Game, book: Book, view: View, executed: Tensor, active: Tensor
     )
 
 
+def _sides(game: Game, book: Book, executed: Tensor) -> tuple[Tensor, Tensor]:
+    """The side of each position, or of the one an order would open (see `Orders.side`), and the action's row in the
+    tables of sizes."""
+    if not game.rules.shorting:
+        return torch.ones_like(book.mark[:1, :1]), executed
+    selling = (executed == int(Action.SELL_PARTIAL)) | (executed == int(Action.SELL_ALL))
+    short = (book.shares < 0.0) | (selling & (book.shares == 0.0))
+    return 1.0 - 2.0 * short.double(), executed + len(ACTIONS) * short
+
+
 def _settle(
     game: Game, book: Book, ledger: Ledger, bar: Bar, executed: Tensor, following: Tensor, master: Tensor | None
 ) -> tuple[Book, Switch]:
     """The books after the mark: kill switch, counters and telemetry."""
     rules = game.rules
-    held = ledger.holding > 0.0
+    held = ledger.holding != 0.0
     traded = ledger.shares != 0.0
-    flat = rules.pool(ledger.holding) == 0.0
+    size = rules.size(ledger.holding)
+    flat = rules.pool(size) == 0.0
     switch = judge(rules, book.halt, book.peak, ledger.equity, flat)
     alive = book.alive & (ledger.equity > game.floor)
     turned = ledger.notional / ledger.fill_equity.clamp(min=game.floor)
@@ -125,7 +137,7 @@ def _settle(
         last_turnover = turned.float()
         mean = mean + MEMORY * (last_return - mean)
         square = square + MEMORY * (last_return**2 - square)
-    kept = (ledger.holding / book.shares.clamp(min=1e-200)).clamp(max=1.0)
+    kept = (size / rules.size(book.shares).clamp(min=1e-200)).clamp(max=1.0)
     after = replace(
         book,
         bar=following,
@@ -155,8 +167,11 @@ def _settle(
 def _net(game: Game, before: Book, ledger: Ledger) -> tuple[Tensor, Tensor]:
     """Rewards `net` of the books [E, A] and of the symbols [E, N]."""
     start = before.equity.clamp(min=game.floor)
-    growth = torch.log1p((ledger.equity.clamp(min=game.floor) / start - 1.0).float()) * game.reward_scale
-    growth = growth * before.alive.float()
+    ratio = ledger.equity.clamp(min=game.floor) / start
+    growth = torch.log1p((ratio - 1.0).float())
+    if game.rules.leveraged:  # ruin: ratio - 1 is too coarse in float32
+        growth = torch.where(ratio < 1e-3, ratio.float().log(), growth)
+    growth = growth * game.reward_scale * before.alive.float()
     if not game.rules.pooled:
         return growth, growth
     own = (ledger.price_pnl - ledger.commission - ledger.slippage) / start * game.reward_scale

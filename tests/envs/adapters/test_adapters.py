@@ -15,6 +15,7 @@ from gymnasium.wrappers import vector as vector_wrappers
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3 import PPO
 from stable_baselines3.common import env_checker as sb3_checker
 from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor
 from torch import Tensor
@@ -25,6 +26,7 @@ from marl_pipeline.envs.adapters.features import MakeEnvironment, dense_fields
 from marl_pipeline.envs.adapters.gymnasium import GymnasiumVectorEnv
 from marl_pipeline.envs.adapters.pettingzoo import PettingZooParallelEnv
 from marl_pipeline.envs.adapters.stable_baselines3 import StableBaselines3VecEnv
+from marl_pipeline.envs.mpe.spread import SimpleSpread
 from marl_pipeline.envs.protocol import GroupStep, Timestep
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.envs.trading.actions import DIRECTIVE_FIELDS
@@ -34,6 +36,7 @@ from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.observation import POSITION_FIELDS
 from tests.algos.toy import Colours
 from tests.envs.markets import hostile, market_params
+from tests.envs.menagerie import Menagerie
 
 EPISODE = 12
 
@@ -221,6 +224,55 @@ def test_pettingzoo_gives_the_state_to_central_critics() -> None:
     assert env.state() in env.state_space
 
 
+def make_spread(continuous: bool, num_envs: int = 1) -> MakeEnvironment:
+    return lambda seed: SimpleSpread(num_envs, seed=seed, episode=EPISODE, agents=2, continuous=continuous)
+
+
+def make_menagerie(seed: int) -> Menagerie:
+    return Menagerie(1, seed)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_every_checker_passes_simple_spread(continuous: bool) -> None:
+    alone = GymnasiumVectorEnv(lambda seed: SimpleSpread(1, seed=seed, agents=1, continuous=continuous))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*(infinity|spec|render).*")
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized.*")  # strengths are from 0 to 1
+        gymnasium_checker.check_env(OneRow(alone), skip_render_check=True)
+        sb3_checker.check_env(OneRow(alone))
+        parallel_api_test(PettingZooParallelEnv(make_spread(continuous)), num_cycles=30)
+        parallel_seed_test(lambda: PettingZooParallelEnv(make_spread(continuous)), num_cycles=30)
+
+
+def test_pettingzoo_checks_several_choices_and_numbers_at_once() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel_api_test(PettingZooParallelEnv(make_menagerie), num_cycles=30)
+        parallel_seed_test(lambda: PettingZooParallelEnv(make_menagerie), num_cycles=30)
+    env = PettingZooParallelEnv(make_menagerie)
+    seen, _ = env.reset(seed=1)
+    assert [flags.tolist() for flags in seen["pickers_0"]["action_mask"]] == [[1, 1], [1, 1, 0]]
+    assert isinstance(seen["drivers_0"], np.ndarray)
+    with pytest.raises(ValueError, match=r"the action of pickers_0 must have shape \[2\], found \[\]"):
+        env.step({"pickers_0": 1, "pickers_1": [0, 0], "drivers_0": [0.0, 0.0]})
+
+
+def test_stable_baselines3_learns_with_numbers_and_with_several_masked_choices() -> None:
+    spread = StableBaselines3VecEnv(make_spread(True, num_envs=2))
+    PPO("MlpPolicy", VecCheckNan(spread, raise_exception=True), n_steps=8, batch_size=16, n_epochs=1).learn(64)
+
+    def rest(step: Timestep) -> dict[str, Tensor]:
+        return {"drivers": torch.zeros(1, 1, 2), "late": torch.zeros(1, 1, dtype=torch.int64)}
+
+    pickers = StableBaselines3VecEnv(make_menagerie, group="pickers", others=rest)
+    model = MaskablePPO("MlpPolicy", pickers, n_steps=8, batch_size=16, n_epochs=1, seed=0)
+    model.learn(32)
+    chosen, _ = model.predict(pickers.reset(), action_masks=get_action_masks(pickers), deterministic=False)
+    assert chosen.shape == (2, 2)
+    assert (chosen[:, 1] < 2).all()
+
+
 Played = Iterator[dict[str, float]]
 Script = list[dict[str, Tensor]]
 
@@ -239,27 +291,27 @@ def script(make: MakeEnvironment) -> tuple[Script, list[dict[str, float]]]:
 
 
 def through_gymnasium(make: MakeEnvironment, actions: Script) -> Played:
-    turn = iter(actions)
-    env = GymnasiumVectorEnv(make, group="symbols", others=lambda _: without_symbols(next(turn)))
+    turn, group = iter(actions), next(iter(actions[0]))
+    env = GymnasiumVectorEnv(make, group=group, others=lambda _: without(group, next(turn)))
     env.reset(seed=11)
     for action in actions:
-        yield {f"symbols_{i}": float(r) for i, r in enumerate(env.step(action["symbols"][0].numpy())[1])}
+        yield {f"{group}_{i}": float(r) for i, r in enumerate(env.step(action[group][0].numpy())[1])}
 
 
 def through_stable_baselines3(make: MakeEnvironment, actions: Script) -> Played:
-    turn = iter(actions)
-    env = StableBaselines3VecEnv(make, group="symbols", others=lambda _: without_symbols(next(turn)))
+    turn, group = iter(actions), next(iter(actions[0]))
+    env = StableBaselines3VecEnv(make, group=group, others=lambda _: without(group, next(turn)))
     env.seed(11)
     env.reset()
     for action in actions:
-        yield {f"symbols_{i}": float(r) for i, r in enumerate(env.step(action["symbols"][0].numpy())[1])}
+        yield {f"{group}_{i}": float(r) for i, r in enumerate(env.step(action[group][0].numpy())[1])}
 
 
-def without_symbols(action: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: chosen for name, chosen in action.items() if name != "symbols"}
+def without(group: str, action: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: chosen for name, chosen in action.items() if name != group}
 
 
-def named(action: dict[str, Tensor]) -> dict[str, int]:
+def named(action: dict[str, Tensor]) -> dict[str, Any]:
     return {f"{g}_{i}": a for g, chosen in action.items() for i, a in enumerate(chosen[0].tolist())}
 
 
@@ -288,16 +340,20 @@ ADAPTERS: dict[str, Callable[[MakeEnvironment, Script], Played]] = {
 }
 
 
-@pytest.mark.parametrize("mode", ["accounts", "portfolio"])
-def test_the_same_actions_earn_the_same_through_every_adapter(mode: Mode) -> None:
-    make = make_trading(mode)
+@pytest.mark.parametrize(
+    "make",
+    [make_trading("accounts"), make_trading("portfolio"), make_spread(False), make_spread(True)],
+    ids=["accounts", "portfolio", "spread", "continuous spread"],
+)
+def test_the_same_actions_earn_the_same_through_every_adapter(make: MakeEnvironment) -> None:
     actions, rewards = script(make)
     assert sum(abs(reward) for step in rewards for reward in step.values()) > 1.0
+    shown = next(iter(actions[0]))
     for library, play in ADAPTERS.items():
         played = list(play(make, actions))
         assert len(played) == len(rewards) == EPISODE
         for found, wanted in zip(played, rewards, strict=True):
-            names = [name for name in wanted if name.startswith("symbols") or library in ("pettingzoo", "rllib")]
+            names = [name for name in wanted if name.startswith(shown) or library in ("pettingzoo", "rllib")]
             assert found == {name: wanted[name] for name in names}, library
 
 

@@ -11,14 +11,24 @@ from ray.rllib.examples.rl_modules.classes.action_masking_rlm import ActionMaski
 from ray.rllib.utils.pre_checks.env import check_multiagent_environments
 from ray.tune.registry import register_env
 
+from marl_pipeline.envs.adapters.features import MakeEnvironment
 from marl_pipeline.envs.adapters.rllib import ALL, RLlibMultiAgentEnv
 from marl_pipeline.envs.trading.limits import Mode
-from tests.envs.adapters.test_adapters import EPISODE, Mortal, make_trading
+from tests.envs.adapters.test_adapters import EPISODE, Mortal, make_menagerie, make_spread, make_trading
 
 
 @pytest.mark.parametrize("mode", ["accounts", "portfolio"])
 def test_rllib_checks_it(mode: Mode) -> None:
     env = RLlibMultiAgentEnv(make_trading(mode))
+    check_multiagent_environments(env)
+    seen, _ = env.reset(seed=1)
+    for name, observation in seen.items():
+        assert observation in env.get_observation_space(name)
+
+
+@pytest.mark.parametrize("make", [make_spread(True), make_menagerie], ids=["continuous spread", "menagerie"])
+def test_rllib_checks_numbers_and_several_choices(make: MakeEnvironment) -> None:
+    env = RLlibMultiAgentEnv(make)
     check_multiagent_environments(env)
     seen, _ = env.reset(seed=1)
     for name, observation in seen.items():

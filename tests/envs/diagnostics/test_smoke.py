@@ -43,7 +43,7 @@ def test_components_of_a_preset_are_measured() -> None:
 
 LEDGERS = {
     "equity changes by": {"commission": 0.5},
-    "no purchase exceeds the position cap": {"shares": 1.0, "holding": 1e6},
+    "no order exceeds the position cap": {"shares": 1.0, "holding": 1e6},
     "no order exceeds its share": {"shares": -1e12},
     "nothing trades without": {"shares": 1.0},
 }
@@ -70,7 +70,7 @@ def test_a_broken_ledger_is_seen(words: str, monkeypatch: pytest.MonkeyPatch) ->
     ("words", "change"),
     [
         ("no session exceeds the turnover", {"turnover": 1e-4}),
-        ("no purchase exceeds the number", {"open_positions": 1}),
+        ("no order exceeds the number", {"open_positions": 1}),
     ],
 )
 def test_a_limit_that_is_not_enforced_is_seen(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from marl_pipeline.algos.greedy import greedy_returns
 from marl_pipeline.envs import registry
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
 
 
@@ -38,6 +39,28 @@ def test_two_step_pays_the_table_that_the_first_agent_picked(joint: tuple[tuple[
     team, own = play(registry.make("matrix/two_step", 3, seed=0), *joint)
     assert team.tolist() == [paid] * 3
     assert own.tolist() == [[paid, paid]] * 3
+
+
+class Always:
+    """A policy that plays one joint action."""
+
+    module = nn.Module()
+
+    def __init__(self, first: int, second: int) -> None:
+        self.joint = torch.tensor([first, second])
+
+    def start(self, num_envs: int) -> dict[str, Tensor]:
+        return {}
+
+    def act(
+        self, timestep: Timestep, memory: dict[str, Tensor], generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {"agents": self.joint.expand(len(timestep.team_reward), 2)}, {}
+
+
+def test_test_returns_are_in_the_units_of_the_papers() -> None:
+    assert greedy_returns(registry.make("matrix/two_step", 2, seed=0), Always(1, 1)).tolist() == [8.0, 8.0]
+    assert greedy_returns(registry.make("matrix/climbing", 2, seed=0), Always(0, 0)).tolist() == [275.0, 275.0]
 
 
 def test_two_step_shows_where_it_is_and_ends_without_a_future() -> None:

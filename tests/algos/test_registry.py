@@ -1,0 +1,82 @@
+"""Algorithms by name: whole presets, overrides in order, and mistakes that name themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marl_pipeline.algos import registry
+from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.algos.reduction import Reduction
+from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.errors import UserError
+
+
+def test_every_preset_belongs_to_an_algorithm_and_every_algorithm_has_one() -> None:
+    folder = Path(registry.__file__).parent / "presets"
+    assert {file.stem for file in folder.glob("*.yaml")} == set(registry.ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_every_preset_is_complete_and_builds_a_learner(name: str) -> None:
+    for environment in ("default", *registry.preset(name).get("environments", {})):
+        chosen = registry.choose(name, environment, {})
+        assert registry.parse(name, chosen.as_dict()) == chosen
+    world = SimpleSpread(2, seed=0)
+    learner = registry.build(name, world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=1000)
+    actions, _ = learner.policy.act(world.reset(), learner.policy.start(2), None)
+    assert actions["agents"].shape == (2, 3)
+
+
+def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    preset = registry.preset("qmix")
+    preset["environments"] = {"here": {"envs": 5, "gamma": 0.5, "epsilon": {"end": 0.01}}}
+    monkeypatch.setattr(registry, "preset", lambda name: preset)
+    elsewhere = registry.choose("qmix", "elsewhere", {})
+    here = registry.choose("qmix", "here", {"gamma": 0.7})
+    assert elsewhere.envs == preset["envs"]
+    assert here.envs == 5
+    assert here.settings.gamma == 0.7
+    assert here.settings.epsilon.end == 0.01
+    assert here.settings.epsilon.start == elsewhere.settings.epsilon.start
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "words"),
+    [
+        ("qmx", {}, "algorithm 'qmx' is not known; did you mean 'qmix'"),
+        ("chess", {}, "known: ppo, ippo"),
+        ("qmix", {"gama": 0.9}, "settings of qmix: unknown parameter 'gama'; did you mean 'gamma'"),
+        ("qmix", {"epsilon": {"strt": 1.0}}, "'epsilon.strt'; did you mean 'start'"),
+        ("qmix", {"gamma": 2.0}, "settings of qmix: parameter 'gamma'"),
+        ("qmix", {"envs": 0}, "'envs' must be a whole number of copies"),
+        ("qmix", {"envs": True}, "'envs' must be a whole number of copies"),
+        ("mappo", {"envs": 3}, "unknown parameter 'envs'"),
+    ],
+)
+def test_mistakes_are_named(name: str, overrides: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        registry.choose(name, "mpe/simple_spread", overrides)
+
+
+def test_an_action_space_that_does_not_fit_is_the_users_mistake() -> None:
+    world = SimpleSpread(2, seed=0, continuous=True)
+    chosen = registry.choose("idqn", "mpe/simple_spread", {})
+    with pytest.raises(UserError, match="idqn"):
+        registry.build("idqn", world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=100)
+
+
+def test_an_algorithm_that_cannot_share_its_work_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = SimpleSpread(2, seed=0)
+    entry = registry.ALGORITHMS["idqn"]
+
+    def alone(environment, inputs, settings, *, seed, timesteps):
+        return entry.algorithm(environment, inputs, settings, seed=seed, timesteps=timesteps)
+
+    monkeypatch.setattr(registry, "ALGORITHMS", {"idqn": registry.Entry(entry.settings, alone)})
+    settings = registry.choose("idqn", "mpe/simple_spread", {}).settings
+    with pytest.raises(UserError, match="does not learn in several processes"):
+        registry.build("idqn", world, DenseInputs(world.groups), settings, seed=0, timesteps=100, reduction=Reduction())

@@ -1,0 +1,182 @@
+"""`marl train` as a user meets it: its JSON, its records, and that nothing is lost when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from checkouts import environment, marl, small_checkout
+
+from marl_pipeline.stages.training_runs.job import CHECKPOINTS
+
+SMALL = ("-S", "num_envs=8", "-S", "epochs=2", "--test-episodes", "16")
+STEPS = 8 * 25 * 40
+RUN = ("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--timesteps", str(STEPS), *SMALL)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path) -> subprocess.CompletedProcess[str]:
+    """Two seeds, undisturbed, in models/runs."""
+    done = marl(root, *RUN, "--seeds", "0", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The bytes of a run that must not depend on how it went."""
+    return {name: (folder / name).read_bytes() for name in ("policy.safetensors", "run.json")}
+
+
+def test_json_stands_alone_on_standard_output_and_says_what_every_seed_earned(
+    root: Path, trained: subprocess.CompletedProcess[str]
+) -> None:
+    found = json.loads(trained.stdout)
+    assert {key: found[key] for key in ("algo", "env", "timesteps")} == {
+        "algo": "mappo",
+        "env": "mpe/simple_spread",
+        "timesteps": STEPS,
+    }
+    assert [run["seed"] for run in found["runs"]] == [0, 1]
+    for run in found["runs"]:
+        assert -200.0 < run["test_return"] < -10.0
+        assert run["test_return"] == run["evaluations"][-1]["mean"]
+        assert run["interval"][0] < run["test_return"] < run["interval"][1]
+        assert run["steps_per_s"] > 0.0
+        assert run["evaluations"][-1]["steps"] == run["steps"] == STEPS
+        assert Path(run["folder"]) == root / "models/runs/mpe/simple_spread/mappo" / str(run["seed"])
+    assert Path(found["picture"]).read_bytes().startswith(b"<?xml")
+    assert "mappo on mpe/simple_spread, seed 1" in trained.stderr
+
+
+def test_a_killed_run_resumes_and_ends_in_the_same_bytes(
+    root: Path, trained: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "marl_pipeline.cli", *RUN, "--seeds", "0", "--out", str(tmp_path), "--fresh"]
+    process = subprocess.Popen(
+        command, cwd=root, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 120
+    while not list((root / CHECKPOINTS).glob("*/state.pt")):
+        assert time.monotonic() < until, "no checkpoint appeared"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "mpe/simple_spread/mappo/0").exists()
+    again = marl(root, *RUN, "--seeds", "0", "--out", str(tmp_path), "--json")
+    assert again.returncode == 0, again.stderr
+    folder = tmp_path / "mpe/simple_spread/mappo/0"
+    assert json.loads((folder / "timing.json").read_text())["timed_steps"] < STEPS, "it began anew"
+    assert results(folder) == results(root / "models/runs/mpe/simple_spread/mappo/0")
+    assert not list((root / CHECKPOINTS).glob("*")), "a finished run leaves no checkpoint"
+
+
+def test_seeds_side_by_side_end_in_the_bytes_of_seeds_one_by_one(
+    root: Path, trained: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    done = marl(root, *RUN, "--seeds", "0,1", "--jobs", "2", "--out", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert [run["seed"] for run in json.loads(done.stdout)["runs"]] == [0, 1]
+    for seed in ("0", "1"):
+        place = Path("mpe/simple_spread/mappo") / seed
+        assert results(tmp_path / place) == results(root / "models/runs" / place)
+
+
+def test_a_finished_run_is_kept_and_a_changed_setting_trains_anew(
+    root: Path, trained: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    short = ("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--timesteps", "400", *SMALL)
+    runs = [
+        json.loads(marl(root, *short, *more, "--out", str(tmp_path), "--json").stdout)["runs"][0]
+        for more in ((), (), ("-S", "gamma=0.9"), ("--fresh",))
+    ]
+    assert [run["reused"] for run in runs] == [False, True, False, False]
+    assert runs[0]["test_return"] == runs[1]["test_return"] == runs[3]["test_return"] != runs[2]["test_return"]
+
+
+def test_a_saved_policy_earns_what_training_said(root: Path, trained: subprocess.CompletedProcess[str]) -> None:
+    run = json.loads(trained.stdout)["runs"][1]
+    done = marl(root, "evaluate", "--checkpoint", run["folder"], "--episodes", "16", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["test_return"] == run["test_return"]
+    assert (found["algo"], found["train_seed"], found["changed"]) == ("mappo", 1, [])
+    other = marl(root, "evaluate", "--checkpoint", run["folder"], "--episodes", "16", "--seed", "7", "--json")
+    assert json.loads(other.stdout)["test_return"] != run["test_return"]
+
+
+def test_every_seed_is_a_run_in_mlflow(root: Path, trained: subprocess.CompletedProcess[str]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("marl-pipeline")
+    runs = client.search_runs([experiment.experiment_id], "tags.stage = 'training_run' and tags.seed = '1'")
+    run = runs[-1]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["settings.num_envs"] == "8"
+    assert run.data.tags["algo"] == "mappo"
+    curve = client.get_metric_history(run.info.run_id, "test_return")
+    assert [point.step for point in curve][-1] == STEPS
+    assert len(curve) == 20
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "1")} == {
+        "1/policy.safetensors",
+        "1/run.json",
+        "1/timing.json",
+    }
+
+
+def test_several_algorithms_are_drawn_together(
+    root: Path, trained: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    done = marl(root, "curves", "models/runs", "--out", str(tmp_path / "curves.png"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "--algo", "qmx", "--env", "mpe/simple_spread"), "'qmx' is not known; did you mean 'qmix'"),
+        (("train", "--algo", "qmix", "--env", "mpe/spread"), "'mpe/spread' is not known"),
+        (("train", "--algo", "qmix", "--env", "market/shop"), "'market/shop' is not known"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "-S", "gama=1"), "'gama'; did you mean 'gamma'"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "-S", "gamma"), "-S gamma: write key=value"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--env-set", "agent=2"), "option 'agent'"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--seeds", "one"), "--seeds one: write whole"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--seeds", "1", "1"), "each once"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--engine", "jax"), "--engine jax: not known"),
+        (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--workers", "2"), "choose --engine ray"),
+        (("evaluate", "--checkpoint", "nowhere"), "nowhere/run.json: no such file"),
+        (("curves", "nowhere"), "nowhere: no finished run here or below"),
+    ],
+)
+def test_a_mistake_is_one_line(root: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = marl(root, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_environment_is_checked_by_playing_it(root: Path) -> None:
+    good = marl(root, "env", "check", "mpe/simple_spread", "--env-set", "agents=2", "--steps", "30")
+    assert (good.returncode, good.stderr) == (0, "")
+    (root / "broken.py").write_text(
+        "from marl_pipeline.envs.mpe.spread import SimpleSpread\n"
+        "class Broken(SimpleSpread):\n"
+        "    def load_state_dict(self, state):\n        pass\n"
+    )
+    bad = marl(root, "env", "check", "broken:Broken", "--steps", "30")
+    assert bad.returncode == 2
+    assert len(bad.stderr.splitlines()) == 1
