@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.spaces import Box, Dict
@@ -61,7 +61,7 @@ class CentralEnv(RLlibMultiAgentEnv):
         super().__init__(make, **shown)
         state = Box(-np.inf, np.inf, (self._named.state_size,), np.float32)
         self.observation_spaces = {
-            name: Dict({**space.spaces, "state": state}) for name, space in self.observation_spaces.items()
+            name: Dict({**cast(Dict, space).spaces, "state": state}) for name, space in self.observation_spaces.items()
         }
         self.observation_space = Dict(self.observation_spaces)
 
@@ -69,9 +69,11 @@ class CentralEnv(RLlibMultiAgentEnv):
         seen, infos = super().reset(**options)
         return self._with_state(seen), infos
 
-    def step(self, action_dict: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        seen, *rest = super().step(action_dict)
-        return self._with_state(seen), *rest
+    def step(
+        self, action_dict: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        seen, reward, terminated, truncated, infos = super().step(action_dict)
+        return self._with_state(seen), reward, terminated, truncated, infos
 
     def _with_state(self, seen: Mapping[str, Any]) -> dict[str, Any]:
         state = self._named.state
