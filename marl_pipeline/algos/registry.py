@@ -43,6 +43,7 @@ ALGORITHMS: Mapping[str, Entry] = {
     "ppo": Entry(PPOSettings, OnPolicy),
     "ippo": Entry(PPOSettings, OnPolicy),
     "mappo": Entry(MAPPOSettings, OnPolicy),
+    "dqn": Entry(IDQNSettings, IDQN),
     "idqn": Entry(IDQNSettings, IDQN),
     "vdn": Entry(QMIXSettings, QMIX),
     "qmix": Entry(QMIXSettings, QMIX),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.spaces import Box, Dict
@@ -63,7 +63,7 @@ class CentralEnv(RLlibMultiAgentEnv):
         super().__init__(make, **shown)
         state = Box(-np.inf, np.inf, (self._named.state_size,), np.float32)
         self.observation_spaces = {
-            name: Dict({**space.spaces, "state": state}) for name, space in self.observation_spaces.items()
+            name: Dict({**cast(Dict, space).spaces, "state": state}) for name, space in self.observation_spaces.items()
         }
         self.observation_space = Dict(self.observation_spaces)
 
@@ -71,9 +71,11 @@ class CentralEnv(RLlibMultiAgentEnv):
         seen, infos = super().reset(**options)
         return self._with_state(seen), infos
 
-    def step(self, action_dict: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        seen, *rest = super().step(action_dict)
-        return self._with_state(seen), *rest
+    def step(
+        self, action_dict: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        seen, reward, terminated, truncated, infos = super().step(action_dict)
+        return self._with_state(seen), reward, terminated, truncated, infos
 
     def _with_state(self, seen: Mapping[str, Any]) -> dict[str, Any]:
         state = self._named.state
@@ -142,11 +144,12 @@ def _config(task: Task, settings: PPOSettings, start: int) -> PPOConfig:
         PPOConfig()
         .environment("marl_pipeline", disable_env_checking=True)
         .env_runners(num_env_runners=runners, num_envs_per_env_runner=task.num_envs // task.workers)
-        .learners(num_learners=0, num_gpus_per_learner=1 if task.device.type == "cuda" else 0)
+        .learners(
+            learner_class=MAPPOLearner, num_learners=0, num_gpus_per_learner=1 if task.device.type == "cuda" else 0
+        )
         .multi_agent(policies=set(groups), policy_mapping_fn=_group_of, count_steps_by="agent_steps")
         .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=modules))
         .training(
-            learner_class=MAPPOLearner,
             lr=rates,
             gamma=settings.gamma,
             lambda_=settings.gae_lambda,

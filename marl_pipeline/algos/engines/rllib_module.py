@@ -29,7 +29,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
     Reads `{"observations": [B, F], "action_mask": [B, actions]}` and, if there is one, `"state"` [B, S], which only the
     critic sees, beside the observation.
 
-    `model_config`: `network` (fields of `ppo.NetworkSettings`), `normalise_values`, `seed`.
+    `model_config`: `settings` (`ppo.PPOSettings`) and the `seed` of the initial weights.
     """
 
     framework = "torch"
@@ -93,4 +93,5 @@ class MAPPOLearner(PPOTorchLearner):  # type: ignore[misc]
         self.metrics.log_dict(
             {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss, ENTROPY_KEY: entropy}, key=module_id, window=1
         )
-        return policy_loss + settings.value_coefficient * value_loss - settings.entropy * entropy
+        loss: Tensor = policy_loss + settings.value_coefficient * value_loss - settings.entropy * entropy
+        return loss

@@ -5,14 +5,16 @@ One group learns, its agents as rows that share one policy; critics see what act
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from gymnasium.spaces import Box
 from sb3_contrib import MaskablePPO
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
@@ -21,13 +23,16 @@ from marl_pipeline.algos.engines.outside import (
     Watch,
     on_policy_settings,
     one_thread,
+    require_discrete,
     row_features,
     training_environment,
     transfer,
 )
 from marl_pipeline.algos.engines.task import Task, Trained, blank_policy
+from marl_pipeline.algos.idqn import IDQNSettings
 from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.ppo import NetworkSettings, PPOSettings
+from marl_pipeline.algos.schedules import Schedule
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.adapters.stable_baselines3 import StableBaselines3VecEnv
 from marl_pipeline.envs.protocol import Environment
@@ -50,25 +55,41 @@ class NormalisedRows(BaseFeaturesExtractor):
 
 
 def train(task: Task) -> Trained:
-    """Trains PPO, or MaskablePPO where the environment forbids actions from the start, in this process.
+    """Trains in this process: DQN by the settings of `idqn`; by those of `ppo`, PPO, or MaskablePPO where the
+    environment forbids actions from the start.
 
-    A run that was interrupted goes on from its weights and optimizer with new episodes: it does not end in the same
-    bytes.
+    A run that was interrupted goes on from its weights and optimizer with new episodes (DQN with an empty replay): it
+    does not end in the same bytes.
 
     Raises:
         UserError: the algorithm, or something that its settings ask for, has no counterpart there; several groups.
     """
-    settings = on_policy_settings(task, "sb3")
-    if isinstance(settings, MAPPOSettings):
-        raise UserError("engine sb3: it has no central critic: choose ppo, or engine torch or rllib")
     if task.workers != 1:
         raise UserError(f"engine sb3: it is one process (workers 1, found {task.workers})")
+    if isinstance(task.settings, MAPPOSettings):
+        raise UserError("engine sb3: it has no central critic: choose ppo, or engine torch or rllib")
     saved = task.checkpoint.load()
-    start = 0 if saved is None else int(saved["steps"])
+    seed = stream_seed(task.seed, f"sb3 from {0 if saved is None else saved['steps']}") % 2**31
     with one_thread():
-        environment = _rows(task, settings.reward, stream_seed(task.seed, f"sb3 from {start}") % 2**31)
-        model = _ppo(task, settings, environment)
-        return _learn(task, model, saved)
+        if isinstance(task.settings, IDQNSettings):
+            learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed), seed)
+        else:
+            settings = on_policy_settings(task, "sb3")
+            learner = _ppo(task, settings, _rows(task, settings.reward, seed), seed)
+        return _learn(task, learner, saved)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model of the library, and the parameters of it that decide, from the observation to logits or values."""
+
+    model: BaseAlgorithm
+    deciding: Sequence[nn.Module]
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [parameter for part in self.deciding for parameter in part.parameters()]
 
 
 def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
@@ -81,7 +102,7 @@ def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
     return StableBaselines3VecEnv(make, features=row_features(task), seed=seed)
 
 
-def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv) -> OnPolicyAlgorithm:
+def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: int) -> Learner:
     """Stable-Baselines3's words for the settings.
 
     Where values are to be normalised it scales the rewards by the deviation of their discounted sum, its own idiom; it
@@ -93,10 +114,10 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv) -> OnP
     batch = rows.num_envs * settings.horizon
     free = bool(rows.action_masks().all())
     chosen: type[Any] = PPO if free else MaskablePPO
-    model: OnPolicyAlgorithm = chosen(
+    model = chosen(
         "MlpPolicy",
         environment,
-        learning_rate=lambda left: settings.learning_rate.at(min(max(1.0 - left, 0.0), 1.0)),
+        learning_rate=_rate(settings.learning_rate),
         n_steps=settings.horizon,
         batch_size=batch // settings.minibatches,
         n_epochs=settings.epochs,
@@ -109,10 +130,12 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv) -> OnP
         max_grad_norm=settings.max_grad_norm,
         target_kl=settings.target_kl,
         policy_kwargs=_networks(settings.network),
-        seed=stream_seed(task.seed, "sb3") % 2**31,
+        seed=seed,
         device=task.device,
     )
-    return model
+    policy = model.policy
+    deciding = [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
+    return Learner(model, deciding, policy.optimizer)
 
 
 def _networks(network: NetworkSettings) -> dict[str, Any]:
@@ -124,25 +147,74 @@ def _networks(network: NetworkSettings) -> dict[str, Any]:
     }
 
 
-def _actor(model: OnPolicyAlgorithm) -> list[Tensor]:
-    """The parameters that decide, from the observation to the logits."""
-    policy: Any = model.policy
-    parts = (policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net)
-    return [parameter for part in parts for parameter in part.parameters()]
+def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed: int) -> Learner:
+    """Stable-Baselines3's words for the settings; its target network is updated by steps, not by updates."""
+    network = settings.network
+    require_discrete(task, "sb3")
+    plain = {
+        "network.memory": (network.memory, 0),
+        "network.duelling": (network.duelling, False),
+        "network.layer_norm": (network.layer_norm, False),
+        "network.share": (network.share, True),
+        "network.agent_ids": (network.agent_ids, False),
+        "descent.optimizer": (settings.descent.optimizer, "adam"),
+        "double": (settings.double, False),
+        "priorities": (settings.priorities, None),
+        "huber": (settings.huber, 1.0),
+        "reward_scale": (settings.reward_scale, 1.0),
+        "epsilon.kind": (settings.epsilon.kind, "linear"),
+    }
+    for name, (found, possible) in plain.items():
+        if found != possible:
+            raise UserError(f"engine sb3: {name} must be {possible} (found {found}): choose dqn, or engine torch")
+    if not rows.action_masks().all():
+        raise UserError("engine sb3: its DQN cannot leave out forbidden actions: choose ppo, or engine torch")
+    agents = rows.num_envs // task.num_envs
+    model = DQN(
+        "MlpPolicy",
+        rows,
+        learning_rate=_rate(settings.descent.learning_rate),
+        buffer_size=settings.capacity * agents,
+        learning_starts=settings.learn_from * agents,
+        batch_size=settings.batch * agents,
+        tau=settings.target.rate,
+        gamma=settings.gamma,
+        train_freq=settings.collect,
+        gradient_steps=settings.updates,
+        n_steps=settings.n_step,
+        target_update_interval=max(settings.target.every * settings.collect // settings.updates, 1) * rows.num_envs,
+        exploration_fraction=settings.epsilon.share,
+        exploration_initial_eps=settings.epsilon.start,
+        exploration_final_eps=settings.epsilon.end,
+        max_grad_norm=settings.descent.max_grad_norm,
+        policy_kwargs={
+            "net_arch": list(network.hidden),
+            "activation_fn": nn.ReLU,
+            "optimizer_kwargs": {"eps": settings.descent.epsilon},
+        },
+        seed=seed,
+        device=task.device,
+    )
+    return Learner(model, [model.q_net.q_net], model.policy.optimizer)
 
 
-def _learn(task: Task, model: OnPolicyAlgorithm, saved: State | None) -> Trained:
-    policy = blank_policy(task)
-    watch = Watch(task, policy, lambda: transfer(_actor(model), list(policy.module.parameters())))
+def _rate(schedule: Schedule) -> Callable[[float], float]:
+    """By what is left of the run, as the library asks."""
+    return lambda left: schedule.at(min(max(1.0 - left, 0.0), 1.0))
+
+
+def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
+    model, policy = learner.model, blank_policy(task)
+    watch = Watch(task, policy, lambda: transfer(learner.parameters, list(policy.module.parameters())))
     agents = model.n_envs // task.num_envs
     if saved is not None:
         watch.resume(saved)
         model.policy.load_state_dict(saved["policy"])
-        model.policy.optimizer.load_state_dict(saved["optimizer"])
+        learner.optimizer.load_state_dict(saved["optimizer"])
         model.num_timesteps = watch.steps * agents
     left = task.timesteps - watch.steps
     if left > 0:
-        turns = _Turns(task, watch, agents)
+        turns = _Turns(task, watch, learner, agents)
         model.learn(left * agents, callback=turns, reset_num_timesteps=saved is None)
         turns.turn()
     return watch.trained()
@@ -151,9 +223,10 @@ def _learn(task: Task, model: OnPolicyAlgorithm, saved: State | None) -> Trained
 class _Turns(BaseCallback):
     """Tells the watch of every rollout that has been learned from."""
 
-    def __init__(self, task: Task, watch: Watch, agents: int) -> None:
+    def __init__(self, task: Task, watch: Watch, learner: Learner, agents: int) -> None:
         super().__init__()
-        self._task, self._watch, self._agents, self._saved = task, watch, agents, watch.steps
+        self._task, self._watch, self._learner, self._agents = task, watch, learner, agents
+        self._saved = watch.steps
 
     def _on_step(self) -> bool:
         return True
@@ -174,5 +247,5 @@ class _Turns(BaseCallback):
         over = self._watch.turn(steps, figures)
         if over or steps - self._saved >= self._task.checkpoint_every:
             self._saved = steps
-            held = {"policy": self.model.policy.state_dict(), "optimizer": self.model.policy.optimizer.state_dict()}
+            held = {"policy": self.model.policy.state_dict(), "optimizer": self._learner.optimizer.state_dict()}
             self._task.checkpoint.save(self._watch.state() | held)

@@ -21,9 +21,9 @@ from marl_pipeline.algos.rollout import Experience
 from tests.algos.engines.processes import Pair
 from tests.algos.engines.test_data_parallel import task
 from tests.algos.learners import settings
-from tests.algos.toy import EPISODE, Colours
+from tests.algos.wild import Wild
 
-HORIZON = EPISODE + 3
+HORIZON = 12
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def collected(algorithm: str, reduction: Reduction) -> tuple[OnPolicy, dict[str, Experience]]:
-    """A learner over two copies of its own, and what it saw in them."""
-    environment = Colours(2, seed=reduction.rank)
-    chosen = settings(algorithm, horizon=HORIZON, minibatches=1, target_kl=0.05)
-    inputs = DenseInputs(environment.groups)
+    """A learner over copies of its own, and what it saw in them: other numbers of live rows on each worker."""
+    environment = Wild(6, seed=reduction.rank)
+    chosen = settings(algorithm, horizon=HORIZON, minibatches=1, target_kl=0.05, network={"normalise_inputs": False})
+    inputs = DenseInputs(environment.groups, reference_fields=("index",))
     learner = OnPolicy(environment, inputs, chosen, seed=3, timesteps=1000, reduction=reduction)
     return learner, learner._collector.collect(HORIZON)
 
