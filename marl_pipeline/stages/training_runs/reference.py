@@ -27,7 +27,7 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[float, int]]] = {
         "maddpg": (-33.4, 2_000_000),
     }
 }
-"""Environment -> algorithm -> return of an episode summed over agents, and the environment steps it took."""
+"""Environment -> algorithm -> return of an episode as a team, and the environment steps it took."""
 
 
 @dataclass(frozen=True)
