@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from marl_pipeline.commands.console import Json, print_json, repository
-from marl_pipeline.commands.shell import ListCommand, seeds_of
+from marl_pipeline.commands.shell import ListCommand, listed, seeds_of
 from marl_pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def register(app: typer.Typer, env: typer.Typer, bench: typer.Typer) -> None:
     app.command("train", cls=ListCommand)(train)
     app.command("evaluate")(evaluate)
     app.command("curves")(curves)
+    app.command("settings")(settings)
     env.command("check")(env_check)
+    bench.command("learning", cls=ListCommand)(bench_learning)
+    bench.command("reference", cls=ListCommand)(bench_reference)
 
 
 def train(
@@ -66,26 +69,27 @@ def train(
     root = repository()
     from marl_pipeline.algos.registry import choose
     from marl_pipeline.overlay import parse_values
-    from marl_pipeline.stages.training_runs.job import RUNS, Job
+    from marl_pipeline.stages.training_runs.job import EVALUATIONS, RUNS, TEST_SEED, Job
     from marl_pipeline.stages.training_runs.many import train_all
 
     chosen = choose(algo, env, parse_values(overrides or [], "-S"))
-    common: dict[str, Any] = {
-        "algo": algo,
-        "env": env,
-        "env_options": parse_values(env_options or [], "--env-set"),
-        "engine": engine,
-        "workers": workers,
-        "settings": chosen.as_dict(),
-        "timesteps": timesteps,
-        "evaluate_every": evaluate_every or max(timesteps // 20, 1),
-        "test_episodes": test_episodes,
-        "test_seed": 0,
-        "device": device,
-        "threads": threads,
-    }
+    job = Job(
+        algo=algo,
+        env=env,
+        env_options=parse_values(env_options or [], "--env-set"),
+        engine=engine,
+        workers=workers,
+        settings=chosen.as_dict(),
+        seed=numbers[0],
+        timesteps=timesteps,
+        evaluate_every=evaluate_every or max(timesteps // EVALUATIONS, 1),
+        test_episodes=test_episodes,
+        test_seed=TEST_SEED,
+        device=device,
+        threads=threads,
+    )
     runs = train_all(
-        [Job(seed=seed, **common) for seed in numbers],
+        [job.model_copy(update={"seed": seed}) for seed in numbers],
         root,
         root / RUNS if out is None else out,
         fresh=not resume,
@@ -142,6 +146,13 @@ def curves(
     print(f"learning curves: {out}")
 
 
+def settings() -> None:
+    """Prints every algorithm's settings as Markdown: what `-S` may change, and its value."""
+    from marl_pipeline.algos.settings_table import settings_tables
+
+    print(settings_tables())
+
+
 def env_check(
     name: Annotated[str, typer.Argument(help="As for `marl train --env`.")],
     env_options: EnvOptions = None,
@@ -158,6 +169,78 @@ def env_check(
     made = world(root, name, parse_values(env_options or [], "--env-set"), device)
     check_environment(lambda: made.training(COPIES, seed), steps=steps, seed=seed)
     print(f"{name}: {steps} steps in {COPIES} copies, nothing amiss")
+
+
+Algos = Annotated[str, typer.Option(metavar="NAME...", help="Of algorithms.")]
+
+
+def bench_learning(
+    algos: Algos = "mappo,qmix",
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each speed.")] = 10.0,
+    agents: Annotated[
+        list[int] | None, typer.Option(min=1, help="Symbols of an update; may be repeated. A scan by default.")
+    ] = None,
+    peer_python: Annotated[
+        Path | None, typer.Option(help="The interpreter of an environment with BenchMARL and VMAS.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Steps a second of environment and learner together, and the cost of an update from few agents to many."""
+    root = repository()
+    from marl_pipeline.stages.training_runs import learning_bench
+
+    rows = []
+    for row in learning_bench.measure(
+        root,
+        listed(algos),
+        seconds=seconds,
+        threads=threads,
+        device=device,
+        agents=agents or learning_bench.AGENTS,
+        peer_python=peer_python,
+    ):
+        rows.append(row)
+        print(learning_bench.told(row), file=sys.stderr, flush=True)
+    if as_json:
+        print_json(learning_bench.as_json(rows))
+        return
+    from rich.console import Console
+
+    Console().print(learning_bench.table(rows))
+
+
+def bench_reference(
+    algos: Algos = "mappo,qmix,vdn,idqn,maddpg",
+    seeds: Annotated[str, typer.Option(metavar="SEED...", help="0 1 2, or 0..4; one run each.")] = "0..4",
+    timesteps: Annotated[int, typer.Option(min=1, help="Environment steps of each run.")] = 1_000_000,
+    env: Annotated[str, typer.Option(help="As for `marl train`.")] = "mpe/simple_spread",
+    threads: Threads = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs trained side by side.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="The folder of all runs; models/runs by default.")] = None,
+    report: Annotated[Path, typer.Option(help="The table; the picture lies beside it.")] = Path("reports/reference.md"),
+    as_json: Json = False,
+) -> None:
+    """Trains several algorithms over seeds and writes their table and learning curves.
+
+    Finished runs are kept, so an interrupted table goes on where it was.
+    """
+    root = repository()
+    from marl_pipeline.stages.training_runs.job import RUNS
+    from marl_pipeline.stages.training_runs.reference import reference
+
+    folder = root / RUNS if out is None else out
+    done = reference(
+        root, folder, listed(algos), seeds_of(seeds), env=env, timesteps=timesteps, threads=threads, jobs=jobs
+    )
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(done.markdown(), encoding="utf-8")
+    done.draw(report.with_suffix(".svg"))
+    if as_json:
+        print_json(done.as_json())
+    else:
+        print(done.markdown(), end="")
 
 
 COPIES = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -40,14 +41,21 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
         options: what the environment itself lets one choose.
 
     Raises:
-        UserError: the name, the module or an option is unknown, an option has the wrong type, or what was built does
-            not speak the protocol.
+        UserError: the name, the module or an option is unknown, an option is missing or has the wrong type, or what
+            was built does not speak the protocol.
     """
     if num_envs < 1:
         raise UserError(f"environment '{name}': at least 1 copy is needed, found num_envs={num_envs}")
     builder = _builder(name)
     check_options(name, builder, options, ours=("num_envs", "seed", "device"))
-    environment = builder(num_envs, seed=seed, device=device, **options)
+    given = {"seed": seed, "device": device, **options}
+    try:
+        inspect.signature(builder).bind(num_envs, **given)
+    except TypeError as error:
+        raise UserError(
+            f"environment '{name}' is built as (num_envs, seed=..., device=..., **options), which does not fit: {error}"
+        ) from error
+    environment = builder(num_envs, **given)
     _check_speaks(name, environment)
     return environment
 

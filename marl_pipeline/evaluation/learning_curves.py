@@ -111,7 +111,7 @@ def picture(title: str, curves: Mapping[str, LearningCurve], form: Literal["svg"
             axes.plot(curve.steps, summary.value, color=colour, linewidth=2.0, marker=marker, label=label)
             if summary.runs > 1:
                 axes.fill_between(curve.steps, summary.low, summary.high, color=colour, alpha=0.18, linewidth=0)
-        axes.set(xlabel="environment steps", ylabel="return of an episode, all agents")
+        axes.set(xlabel="environment steps", ylabel="return of an episode, the team's")
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_xlim(left=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6))

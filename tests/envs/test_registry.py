@@ -29,12 +29,18 @@ def test_the_users_own_environment_is_found_in_the_working_directory(
     (tmp_path / "my_game.py").write_text(
         "from marl_pipeline.envs.matrix.games import penalty as Penalty\nclass Mute:\n"
         "    def __init__(self, num_envs, *, seed, device): self.groups = {}\n"
+        "class Homebound:\n    def __init__(self, num_envs, *, seed): pass\n"
+        "class Picky:\n    def __init__(self, num_envs, *, seed, device, size): pass\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", ["/nowhere", *__import__("sys").path])
     assert registry.make("my_game:Penalty", 2, seed=0, penalty=-1).num_envs == 2
     with pytest.raises(UserError, match=r"'my_game:Mute': Mute lacks state_size, num_envs, device, reset"):
         registry.make("my_game:Mute", 2, seed=0)
+    with pytest.raises(UserError, match=r"'my_game:Homebound' is built as .* unexpected keyword argument 'device'"):
+        registry.make("my_game:Homebound", 2, seed=0)
+    with pytest.raises(UserError, match=r"'my_game:Picky' is built as .* missing a required .*argument: 'size'"):
+        registry.make("my_game:Picky", 2, seed=0)
     with pytest.raises(UserError, match="module 'my_game' has no 'Nobody'"):
         registry.make("my_game:Nobody", 2, seed=0)
 

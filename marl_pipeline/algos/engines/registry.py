@@ -7,11 +7,11 @@ from importlib import import_module
 from marl_pipeline.algos.engines.task import Task, Trained
 from marl_pipeline.errors import UserError
 
-ENGINES = ("torch", "rllib", "sb3")
+ENGINES = ("torch", "ray", "rllib", "sb3")
 
 
 def train(engine: str, task: Task) -> Trained:
-    """Trains the task; `torch` with more than one worker is Ray Train.
+    """Trains the task; `torch` with more than one worker is `ray`, which is Ray Train.
 
     Raises:
         UserError: no such engine, or it cannot do what the task asks for.
@@ -20,6 +20,7 @@ def train(engine: str, task: Task) -> Trained:
         raise UserError(f"engine '{engine}' is not known (known: {', '.join(ENGINES)})")
     module, function = {
         "torch": ("ray_train", "train") if task.workers > 1 else ("data_parallel", "train_alone"),
+        "ray": ("ray_train", "train"),
         "rllib": ("rllib", "train"),
         "sb3": ("sb3", "train"),
     }[engine]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.adapters.features import MakeEnvironment
 from marl_pipeline.envs.adapters.rllib import RLlibMultiAgentEnv
 from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.progress import silent
 from marl_pipeline.seeding import stream_seed
 
 CURVE = 20
@@ -110,6 +112,7 @@ def _config(task: Task, settings: PPOSettings, start: int) -> PPOConfig:
     RLlib counts a multi-agent batch and its minibatches in decisions of agents here, so that a minibatch may have more
     of them than the rollout has steps.
     """
+    task = replace(task, on_step=silent)  # runners are sent what makes environments; progress stays here
     adapter = CentralEnv if isinstance(settings, MAPPOSettings) else RLlibMultiAgentEnv
     features = row_features(task)
 

@@ -1,11 +1,7 @@
-"""Who runs the loop of a training run. `torch` is this project's own, in this process.
-
-Whatever the engine, what it hands back are the weights of the project's own policy.
-"""
+"""A job handed to its engine, and its policy on disk: whatever the engine, the weights of the project's own policy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from marl_pipeline.algos import registry
 from marl_pipeline.algos.algorithm import Policy
-from marl_pipeline.algos.engines.data_parallel import train_alone
-from marl_pipeline.algos.engines.task import Task, Trained
+from marl_pipeline.algos.engines.registry import train as train_task
+from marl_pipeline.algos.engines.task import Task
 from marl_pipeline.algos.experiment import Evaluate, Run
 from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.errors import UserError
@@ -36,10 +32,9 @@ def train(
     Raises:
         UserError: no such engine, or one that cannot train this.
     """
-    if job.engine not in ENGINES:
-        raise UserError(f"--engine {job.engine}: not known (known: {', '.join(ENGINES)})")
     chosen = registry.parse(job.algo, job.settings)
-    trained = ENGINES[job.engine](
+    trained = train_task(
+        job.engine,
         Task(
             algorithm=job.algo,
             settings=chosen.settings,
@@ -57,7 +52,7 @@ def train(
             checkpoint_every=max(job.timesteps // CHECKPOINTS_A_RUN, 1),
             label=f"{job.algo} on {job.env}, seed {job.seed}",
             on_step=on_step,
-        )
+        ),
     )
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, folder / WEIGHTS)
     return trained.run
@@ -83,18 +78,3 @@ def load(job: Job, world: World, folder: Path) -> Policy:
         raise UserError(f"{path}: damaged ({error}); train again with --fresh") from None
     algorithm.policy.module.load_state_dict(weights)
     return algorithm.policy
-
-
-def _torch(task: Task) -> Trained:
-    if task.workers != 1:
-        raise UserError(f"--workers {task.workers}: the engine torch is one process; choose --engine ray")
-    return train_alone(task)
-
-
-def _ray(task: Task) -> Trained:
-    from marl_pipeline.algos.engines.ray_train import train as train_on_ray
-
-    return train_on_ray(task)
-
-
-ENGINES: Mapping[str, Callable[[Task], Trained]] = {"torch": _torch, "ray": _ray}

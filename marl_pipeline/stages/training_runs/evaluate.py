@@ -21,7 +21,7 @@ from marl_pipeline.tracking import SpoolRecorder, Status, flatten, git_tags, shi
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Greedy returns of a policy, summed over agents.
+    """Greedy returns of a policy: what the team earned.
 
     Attributes:
         interval: of the mean, 95%, from its standard error over the episodes.

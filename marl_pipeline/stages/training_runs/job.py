@@ -15,6 +15,12 @@ from marl_pipeline.config import Count, Section
 RUNS = Path("models/runs")
 CHECKPOINTS = Path(".marl/checkpoints/runs")
 
+EVALUATIONS = 20
+"""Of a run, unless the user says otherwise."""
+
+TEST_SEED = 0
+"""Of the environment of the evaluations: the same for all runs, and a stream apart from all training."""
+
 CODE = ("agents", "algos", "data", "encoders", "envs", "seeding.py")
 """What of the package a run's result depends on."""
 

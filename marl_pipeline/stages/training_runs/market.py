@@ -55,12 +55,26 @@ def market_world(root: Path, name: str, given: Mapping[str, Any], device: str) -
     Raises:
         UserError: no such market or option, or a data set that is not whole.
     """
+    params = load_params(root / "params.yaml")
+    if (root / DATASET / "meta.json").exists():
+        return world_of(load_dataset(root / DATASET), str(DATASET), params, name, given, device, root)
+    return world_of(synthetic_dataset(params), "synthetic", params, name, given, device, root)
+
+
+def world_of(
+    dataset: Dataset,
+    source: str,
+    params: Params,
+    name: str,
+    given: Mapping[str, Any],
+    device: str,
+    root: Path = Path(),
+) -> World:
+    """`market_world` on a data set; `root` is where the signals and the embeddings of that data set lie."""
     mode = name.removeprefix("market/")
     if mode not in MODES:
         raise UserError(f"environment '{name}' is not known (known: {', '.join(f'market/{one}' for one in MODES)})")
-    params = load_params(root / "params.yaml")
     options = _options(name, params, given)
-    dataset, source = _dataset(root, params)
     rules = params.market.model_copy(update={"reward": options.reward})
     market = Market.from_dataset(dataset, rules, device)
     view = MarketView.build(
@@ -114,11 +128,10 @@ def _options(name: str, params: Params, given: Mapping[str, Any]) -> MarketOptio
         raise UserError(f"options of {name}: {explain(error, MarketOptions)}") from None
 
 
-def _dataset(root: Path, params: Params) -> tuple[Dataset, str]:
-    if (root / DATASET / "meta.json").exists():
-        return load_dataset(root / DATASET), str(DATASET)
+def synthetic_dataset(params: Params) -> Dataset:
+    """The market of `data.synthetic`, without companions."""
     data = params.data
-    dataset = assemble(
+    return assemble(
         synthetic_from(data).bars.assign(quarantined=False),
         Companions(),
         params.build_features,
@@ -126,7 +139,6 @@ def _dataset(root: Path, params: Params) -> tuple[Dataset, str]:
         calendar=data.calendar,
         adjustment=data.adjustment,
     )
-    return dataset, "synthetic"
 
 
 def _digest(dataset: Dataset) -> str:

@@ -38,7 +38,7 @@ class Finished:
     """A run that is there.
 
     Attributes:
-        test_return: greedy return of the final weights, summed over agents, mean over the test episodes.
+        test_return: greedy return (what the team earned) of the final weights, mean over the test episodes.
         interval: of that mean, 95%, from its standard error over the episodes.
         steps_per_s: environment steps a second, collecting and learning together; None where this machine timed none.
         reused: it was there before.

@@ -86,6 +86,20 @@ class Party(ParallelEnv):  # type: ignore[misc]
         return {agent: everything[agent] for agent in agents}, {agent: masks.get(agent, {}) for agent in agents}
 
 
+class Waiting(Party):
+    """A party that is over, and no more to come to, before the dog arrives."""
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed)
+        self.agents = [agent for agent in self.possible_agents if agent != "dog_0"]
+        return self.told(self.agents)
+
+    def step(self, actions: Mapping[str, Any]) -> Any:
+        observations, rewards, died, cut, infos = super().step(actions)
+        self.agents = []
+        return observations, rewards, dict.fromkeys(died, True), cut, infos
+
+
 def party(num_envs: int = 2, *, noise: bool = False) -> OutsideEnvironment:
     return OutsideEnvironment(num_envs, lambda: Party(noise), name="party", seed=3)
 
@@ -141,6 +155,17 @@ def test_agents_leave_and_the_last_cut_ends_the_episode() -> None:
     assert over == [(False, False)] * 4 + [(False, True)] * 2
     assert step.team_reward.tolist() == [0.0]  # a copy that is over stands still
     assert not env.reset().done.any()
+
+
+def test_an_agent_that_never_came_has_no_future_once_all_is_over() -> None:
+    env = OutsideEnvironment(2, Waiting, name="waiting", seed=0)
+    step = env.reset()
+    assert step.groups["dog"].present.tolist() == [[False]] * 2
+    assert step.groups["dog"].discount.tolist() == [[1.0]] * 2
+    step = env.step(random_actions(env.groups, step, torch.Generator()))
+    assert step.terminated.tolist() == [True] * 2
+    assert step.groups["dog"].discount.tolist() == [[0.0]] * 2
+    check_environment(lambda: OutsideEnvironment(2, Waiting, name="waiting", seed=0), steps=8)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
