@@ -60,5 +60,5 @@ def test_every_engine_learns_the_colours(engine: str) -> None:
 
 
 def test_an_unknown_engine_is_named() -> None:
-    with pytest.raises(UserError, match="jax.*known: torch"):
+    with pytest.raises(UserError, match=r"jax.*known: torch"):
         registry.train("jax", task("ppo", preset("ppo"), spread, num_envs=1, seed=1, timesteps=1))
