@@ -86,6 +86,10 @@ class Trained:
     weights: Weights
     run: Run
 
+    def steps_to(self, level: float) -> int | None:
+        """Environment steps at the first evaluation whose mean is at least `level`; None if there was none."""
+        return next((entry.steps for entry in self.run.evaluations if entry.mean >= level), None)
+
 
 def cpu_weights(module: torch.nn.Module) -> Weights:
     """A module's state, apart from the module: later training does not change it."""
