@@ -22,7 +22,16 @@ FAST = {"kind": "linear", "start": 0.03, "end": 0.0, "share": 1.0}
 def settings(algorithm: str, network: Mapping[str, Any] | None = None, **overrides: Any) -> PPOSettings:
     """The default preset, made small and fast."""
     preset = YAML(typ="safe").load((PRESETS / f"{algorithm}.yaml").read_text())["default"]
-    small = {"num_envs": 16, "horizon": 12, "epochs": 4, "learning_rate": FAST, "gamma": 0.9, "entropy": 0.0}
+    small = {
+        "num_envs": 16,
+        "horizon": 12,
+        "epochs": 4,
+        "minibatches": 1,
+        "target_kl": None,
+        "learning_rate": FAST,
+        "gamma": 0.9,
+        "entropy": 0.0,
+    }
     preset["network"] |= {"hidden": [16, 16]} | dict(network or {})
     kind = MAPPOSettings if algorithm == "mappo" else PPOSettings
     return kind.model_validate(preset | small | overrides)

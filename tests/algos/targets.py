@@ -2,7 +2,7 @@
 
 Everybody is shown a target and earns by hitting it: `choosers` name one of 3, `pickers` a pair, `movers` a point in
 [-1, 1]^2 (minus the squared distance). With `recall` the choosers are shown it in the first step of an episode only
-and must remember it. From the `death`-th step on the second mover of every other copy is dead. Episodes have 6 steps:
+and must remember it. From the `death`-th step on the second mover of every other copy is dead. Episodes have 5 steps:
 copies with an even number terminate, the others are truncated.
 """
 
@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from marl_pipeline.envs.protocol import Continuous, Discrete, GroupSpec, GroupStep, MultiDiscrete, Timestep
 
-EPISODE = 6
+EPISODE = 5
 
 
 class Targets:

@@ -11,7 +11,7 @@ from marl_pipeline.algos.actor_critic import AgentStateEntry, GroupActorCritic, 
 from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.algos.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
 from marl_pipeline.algos.ppo import NetworkSettings
-from tests.algos.learners import learner, settings
+from tests.algos.learners import assert_same_bytes, learner, settings
 from tests.algos.targets import Targets
 
 PLAIN = NetworkSettings(
@@ -143,6 +143,22 @@ def test_absent_agents_teach_nothing():
     assert not torch.equal(losses.policy, of.losses(batch).policy)
 
 
+def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
+    learned = learner(Targets(16, 0), settings("mappo", {"memory": "gru"}))
+    kept = learned._collector.collect(12)["choosers"]
+    started = torch.cat([torch.ones(1, 16, dtype=torch.bool), kept.cut[:-1]])
+    assert torch.equal(kept.inputs["fresh"], started)
+    for memory in (kept.inputs["actor_memory"], kept.inputs["critic_memory"]):
+        assert not bool(memory[started].any())
+        assert bool(memory[~started].any(-1).all())
+    before = learned.state_dict()["team"]
+    learned._team.decide(learned._collector._timestep, None)
+    assert_same_bytes(learned.state_dict()["team"], before)
+    learned._team.decide(learned._collector._timestep, generator())
+    with pytest.raises(AssertionError):
+        assert_same_bytes(learned.state_dict()["team"], before)
+
+
 @pytest.mark.parametrize(("memory", "chunk"), [("none", 1), ("gru", 6)])
 def test_only_with_memory_is_a_colour_remembered(memory, chunk):
     network = {"normalise_inputs": False, "memory": memory}
@@ -151,7 +167,7 @@ def test_only_with_memory_is_a_colour_remembered(memory, chunk):
     for _ in range(15):
         metrics = learned.advance().metrics
     reward = metrics["choosers/reward_per_step"]
-    guessing = (1 + 5 / 3) / 6
+    guessing = (1 + 4 / 3) / 5
     assert reward > 0.95 if memory == "gru" else reward < guessing + 0.1
 
 

@@ -106,6 +106,9 @@ def test_the_learning_rate_follows_its_schedule():
     learned = learner(Targets(16, 0), settings("ppo", learning_rate=linear), timesteps=4 * 16 * 12)
     rates = [learned.advance().metrics["learning_rate"] for _ in range(5)]
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
+    before = {name: tensor.clone() for name, tensor in learned.policy.module.state_dict().items()}
+    learned.advance()  # at a rate of 0
+    assert_same_bytes(learned.policy.module.state_dict(), before)
 
 
 def test_an_update_stops_when_the_policy_has_moved_far_enough():
