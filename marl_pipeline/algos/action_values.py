@@ -102,12 +102,12 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
 class EpsilonGreedy:
     """Implements `algorithm.Policy`: the action of highest value; with a generator, now and then any allowed one.
 
-    `epsilon` is the probability of that, for every agent alone.
+    `epsilon` is the probability of that, for every agent alone; `memory` the width of what the networks remember.
     """
 
-    def __init__(self, environment: Environment, networks: nn.ModuleDict, inputs: Inputs) -> None:
+    def __init__(self, environment: Environment, networks: nn.ModuleDict, inputs: Inputs, *, memory: int) -> None:
         self._groups, self._device = environment.groups, environment.device
-        self._networks, self._inputs = networks, inputs
+        self._networks, self._inputs, self._memory = networks, inputs, memory
         self.epsilon = 1.0
 
     @property
@@ -115,7 +115,8 @@ class EpsilonGreedy:
         return self._networks
 
     def memory_sizes(self) -> Mapping[str, int]:
-        return {group: network.memory.width for group, network in self._networks.items() if network.memory is not None}
+        """group -> H; nothing for networks without memory."""
+        return dict.fromkeys(self._groups, self._memory) if self._memory else {}
 
     def start(self, num_envs: int) -> Memory:
         return {

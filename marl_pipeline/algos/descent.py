@@ -72,5 +72,4 @@ class TargetSettings(Section):
 @torch.no_grad()
 def follow(target: nn.Module, learned: nn.Module, rate: float) -> None:
     """target <- target + rate (learned - target) (Polyak averaging; Lillicrap et al. 2016)."""
-    pairs = list(target.parameters()), list(learned.parameters())
-    torch._foreach_lerp_(*pairs, rate)
+    torch._foreach_lerp_(list(target.parameters()), list(learned.parameters()), rate)

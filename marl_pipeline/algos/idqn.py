@@ -91,7 +91,7 @@ class IDQN:
         self._learned = q_networks(environment, inputs, settings.network, seed=seed, name="idqn")
         self._target = copy.deepcopy(self._learned).requires_grad_(False)
         self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
-        self.policy = EpsilonGreedy(environment, self._learned, inputs)
+        self.policy = EpsilonGreedy(environment, self._learned, inputs, memory=0)
         first = environment.reset()
         self._replay = Replay(environment, first, capacity=settings.capacity, state=False)
         self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))

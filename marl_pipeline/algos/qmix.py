@@ -98,10 +98,13 @@ class QMIX:
                 if settings.mixer.kind == "sum"
                 else Monotonic(agents, state, width=settings.mixer.width, hyper=settings.mixer.hyper)
             )
-        self._learned = nn.ModuleDict({"networks": networks, "mixer": mixer.to(environment.device)})
-        self._target = copy.deepcopy(self._learned).requires_grad_(False)
+        self._networks, self._mixer = networks, mixer.to(environment.device)
+        self._target_networks = copy.deepcopy(self._networks).requires_grad_(False)
+        self._target_mixer = copy.deepcopy(self._mixer).requires_grad_(False)
+        self._learned = nn.ModuleDict({"networks": self._networks, "mixer": self._mixer})
+        self._target = nn.ModuleDict({"networks": self._target_networks, "mixer": self._target_mixer})
         self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
-        self.policy = EpsilonGreedy(environment, networks, inputs)
+        self.policy = EpsilonGreedy(environment, networks, inputs, memory=settings.network.memory)
         first = environment.reset()
         self._replay = Replay(
             environment,
@@ -145,9 +148,9 @@ class QMIX:
         chosen, following = [], []
         for group, seen in windows.scene.groups.items():
             memory = windows.memory.get(group)
-            values, _ = self._learned["networks"][group](rows[group], memory, windows.ends)
+            values, _ = self._networks[group](rows[group], memory, windows.ends)
             with torch.no_grad():
-                target_values, _ = self._target["networks"][group](rows[group], memory, windows.ends)
+                target_values, _ = self._target_networks[group](rows[group], memory, windows.ends)
                 ranked = masked(values.detach() if s.double else target_values, seen.action_mask)[1:]
                 best = target_values[1:].gather(-1, ranked.argmax(-1, keepdim=True)).squeeze(-1)
                 following.append(torch.where(seen.acts[1:], best, 0.0))
@@ -158,9 +161,9 @@ class QMIX:
             if windows.scene.state.shape[-1]
             else torch.cat([table.flatten(-2) for table in rows.values()], dim=-1)
         )
-        team = self._learned["mixer"](torch.cat(chosen, dim=-1), state[:-1])
+        team = self._mixer(torch.cat(chosen, dim=-1), state[:-1])
         with torch.no_grad():
-            team_following = self._target["mixer"](torch.cat(following, dim=-1), state[1:])
+            team_following = self._target_mixer(torch.cat(following, dim=-1), state[1:])
             target = self._returns(windows, team_following)
         weight = windows.valid.float()
         weight[: s.burn_in] = 0.0

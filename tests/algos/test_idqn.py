@@ -43,7 +43,7 @@ def test_the_temporal_difference_term_by_term(changes):
         d = algorithm._replay.decisions(
             group, position, n=s.n_step, look_ahead=s.look_ahead, gamma=s.gamma, team=s.reward == "team"
         )
-        errors, _ = algorithm._temporal_differences(group, d)
+        errors = algorithm._temporal_differences(group, d)[0].detach()
         assert d.valid.sum() > 5
         for b in range(20):
             for agent in range(spec.agents):
@@ -134,7 +134,7 @@ def test_masked_actions_are_never_the_best():
                      *[torch.ones(1, 2, dtype=torch.bool)] * 2, torch.zeros(1, 2), torch.ones(1, 2))  # fmt: skip
     nothing = torch.zeros(1, dtype=torch.bool)
     timestep = Timestep({"g": step}, torch.zeros(1, 0), torch.zeros(1), nothing, nothing, {})
-    policy = EpsilonGreedy(Colours(1, 0), torch.nn.ModuleDict({"g": Fixed()}), lambda group, seen: seen["x"])
+    policy = EpsilonGreedy(Colours(1, 0), torch.nn.ModuleDict({"g": Fixed()}), lambda group, seen: seen["x"], memory=0)
     assert policy.act(timestep, {}, None)[0]["g"].tolist() == [[2, 1]]
 
 

@@ -154,7 +154,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_teams_value(changes):
     position = algorithm._replay.draw(12, s.window, torch.Generator().manual_seed(0))
     w = algorithm._replay.windows(position, s.window)
     rows = {group: algorithm._inputs(group, seen.observation) for group, seen in w.scene.groups.items()}
-    loss, q_mean = algorithm._losses(w, rows)
+    loss, q_mean = (value.detach() for value in algorithm._losses(w, rows))
     total, mean, count = 0.0, 0.0, 0
     for b in range(12):
         team, following = reference_team(algorithm, w, rows, b)
