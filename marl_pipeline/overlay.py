@@ -10,6 +10,7 @@ import copy
 import datetime
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence
@@ -292,12 +293,11 @@ def _dump(values: Any) -> str:
 
 
 def _inline(value: Any) -> str:
-    buffer = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = True
-    yaml.width = 1_000_000
-    yaml.dump(value, buffer)
-    return buffer.getvalue().removesuffix("...\n").strip()
+    """JSON, which YAML reads; a word that YAML reads as itself stays bare."""
+    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    if is_word and YAML(typ="safe", pure=True).load(value) == value:
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _round_trip() -> YAML:
