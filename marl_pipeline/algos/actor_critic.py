@@ -17,6 +17,7 @@ from marl_pipeline.algos.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalL
 from marl_pipeline.algos.ppo import NetworkSettings
 from marl_pipeline.algos.value_norm import ValueNorm
 from marl_pipeline.envs.protocol import Continuous, GroupSpec, GroupStep
+from marl_pipeline.errors import UserError
 
 CriticView = Literal["local", "state", "agent_state"]
 """What a critic sees: the agent's own observation; the global state; both and which agent it values."""
@@ -212,7 +213,7 @@ class GroupActorCritic:
         device: torch.device,
     ) -> None:
         if view != "local" and state_size == 0:
-            raise ValueError("a central critic reads the global state, and this environment has none (state_size 0)")
+            raise UserError(f"critic: '{view}' reads the global state, and this environment has none; train ippo here")
         self.name, self.spec, self.view = name, spec, view
         self.recurrent = settings.memory == "gru"
         self.width = settings.hidden[-1]

@@ -50,7 +50,6 @@ class PPOSettings(Section):
     """PPO, and independent PPO (de Witt et al. 2020) where there are several agents: every agent has a local critic.
 
     Attributes:
-        num_envs: copies of the environment.
         horizon: L, steps in every copy between two updates.
         epochs, minibatches: passes over a rollout, and the parts of each pass; 1 part is full-batch learning.
         chunk: steps of the sequences that a GRU learns from; divides the horizon; 1 without memory.
@@ -60,7 +59,6 @@ class PPOSettings(Section):
         reward: `agent`, each agent's own, or `team`, what the team earned, for all alike.
     """
 
-    num_envs: Count
     horizon: Count
     epochs: Count
     minibatches: Count

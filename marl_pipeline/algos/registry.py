@@ -1,14 +1,13 @@
 """Algorithms by name, and their settings: the preset, an environment's own values, what the user overrides.
 
-A preset (`presets/<name>.yaml`) holds under `default` every field of the algorithm's settings; `envs`, the copies of
-the environment to train on, where they are not a setting (`num_envs`); and under `environments`, what of all this
-differs for an environment of that name.
+A preset (`presets/<name>.yaml`) says in `envs` how many copies of the environment to train on, holds under `default`
+every field of the algorithm's settings, and under `environments` what of all this differs for an environment of that
+name.
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -84,8 +83,7 @@ class Chosen:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it in one mapping; `parse` reads it back."""
-        values = self.settings.model_dump(mode="json")
-        return values if "num_envs" in values else {"envs": self.envs, **values}
+        return {"envs": self.envs, **self.settings.model_dump(mode="json")}
 
 
 def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
@@ -98,7 +96,7 @@ def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
         UserError: no such algorithm, an unknown setting, or a bad value.
     """
     values = preset(name)
-    default = {**{key: values[key] for key in ("envs",) if key in values}, **values["default"]}
+    default = {"envs": values["envs"], **values["default"]}
     here = values.get("environments", {}).get(environment, {})
     return parse(name, laid_over(laid_over(default, here), overrides))
 
@@ -110,12 +108,11 @@ def parse(name: str, values: Mapping[str, Any]) -> Chosen:
         UserError: an unknown or missing setting, or a bad value.
     """
     model = entry(name).settings
-    copies = "num_envs" if "num_envs" in model.model_fields else "envs"
-    envs = values.get(copies)
+    envs = values.get("envs")
     if not isinstance(envs, int) or isinstance(envs, bool) or envs < 1:
-        raise UserError(f"settings of {name}: '{copies}' must be a whole number of copies from 1 on (found {envs!r})")
+        raise UserError(f"settings of {name}: 'envs' must be a whole number of copies from 1 on (found {envs!r})")
     try:
-        settings = {key: value for key, value in values.items() if key != copies or copies in model.model_fields}
+        settings = {key: value for key, value in values.items() if key != "envs"}
         return Chosen(envs, model.model_validate(settings))
     except ValidationError as error:
         raise UserError(f"settings of {name}: {explain(error, model)}") from None
@@ -134,18 +131,10 @@ def build(
     """The algorithm called `name`, ready to train on `environment` for `timesteps` environment steps.
 
     Raises:
-        UserError: it cannot learn what this environment asks for, or not in several processes.
+        UserError: it cannot learn what this environment asks for.
     """
     algorithm = entry(name).algorithm
-    shared: dict[str, Any] = {}
-    if "reduction" in inspect.signature(algorithm).parameters:
-        shared["reduction"] = reduction
-    elif reduction is not ALONE:
-        raise UserError(f"{name} does not learn in several processes; train it with --engine torch")
-    try:
-        return algorithm(environment, inputs, settings, seed=seed, timesteps=timesteps, **shared)
-    except ValueError as error:
-        raise UserError(f"{name} cannot train here: {error}") from error
+    return algorithm(environment, inputs, settings, seed=seed, timesteps=timesteps, reduction=reduction)
 
 
 def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

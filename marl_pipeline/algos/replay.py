@@ -17,6 +17,7 @@ from torch import Tensor
 
 from marl_pipeline.algos.algorithm import Memory
 from marl_pipeline.envs.protocol import Environment, GroupSpec, GroupStep, Timestep
+from marl_pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Replay:
         rows = -(-capacity // envs) + 1
         self.rows, self.num_envs, self.stride = -(-rows // stride) * stride, envs, stride
         if self.rows < 3:
-            raise ValueError(f"a replay of {capacity} steps has no room for two steps in each of {envs} copies")
+            raise UserError(f"capacity: {capacity} steps have no room for two steps in each of {envs} copies")
         self.written = torch.zeros(envs, dtype=torch.int64, device=device)
         """[E] complete rows so far, the overwritten ones included; the row of that number is the present one."""
         positions = self.rows * envs

@@ -23,7 +23,6 @@ def settings(algorithm: str, network: Mapping[str, Any] | None = None, **overrid
     """The default preset, made small and fast."""
     preset = YAML(typ="safe").load((PRESETS / f"{algorithm}.yaml").read_text())["default"]
     small = {
-        "num_envs": 16,
         "horizon": 12,
         "epochs": 4,
         "minibatches": 1,

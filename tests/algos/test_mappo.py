@@ -11,6 +11,7 @@ from marl_pipeline.algos.actor_critic import AgentStateEntry, GroupActorCritic, 
 from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.algos.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
 from marl_pipeline.algos.ppo import NetworkSettings
+from marl_pipeline.errors import UserError
 from tests.algos.learners import assert_same_bytes, learner, settings
 from tests.algos.targets import Targets
 
@@ -120,7 +121,7 @@ def test_the_state_alone_gives_all_agents_one_value_and_the_actor_never_sees_it(
 
 def test_a_central_critic_needs_a_state():
     spec = Targets(1, 0).groups["movers"]
-    with pytest.raises(ValueError, match="state_size 0"):
+    with pytest.raises(UserError, match="this environment has none"):
         GroupActorCritic(
             "movers", spec, DenseInputs({"movers": spec}), 0, "state", PLAIN,
             normalise_values=False, generator=generator(), device=torch.device("cpu"),
@@ -162,7 +163,7 @@ def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
 @pytest.mark.parametrize(("memory", "chunk"), [("none", 1), ("gru", 6)])
 def test_only_with_memory_is_a_colour_remembered(memory, chunk):
     network = {"normalise_inputs": False, "memory": memory}
-    chosen = settings("mappo", network, num_envs=32, chunk=chunk, reward="agent", gamma=0.5)
+    chosen = settings("mappo", network, chunk=chunk, reward="agent", gamma=0.5)
     learned = learner(Targets(32, 0, recall=True), chosen, timesteps=15 * 12 * 32)
     for _ in range(15):
         metrics = learned.advance().metrics

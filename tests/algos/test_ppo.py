@@ -25,7 +25,7 @@ VARIANTS = {
 @pytest.mark.parametrize("algorithm", ["ppo", "ippo", "mappo"])
 def test_every_kind_of_action_is_learned(algorithm):
     network = {"normalise_inputs": False, "share_parameters": algorithm != "ippo"}
-    learned = learner(Targets(32, 0), settings(algorithm, network, num_envs=32), timesteps=20 * 12 * 32)
+    learned = learner(Targets(32, 0), settings(algorithm, network), timesteps=20 * 12 * 32)
     before = float(greedy_returns(Targets(256, 9), learned.policy).mean())
     for _ in range(20):
         learned.advance()

@@ -30,7 +30,7 @@ WARM_UP = 20_000
 
 AGENTS = (3, 9, 27, 81, 143)
 UPDATE_SETTINGS: dict[str, dict[str, Any]] = {
-    "mappo": {"num_envs": 16, "horizon": 25, "epochs": 1, "minibatches": 1},
+    "mappo": {"envs": 16, "horizon": 25, "epochs": 1, "minibatches": 1},
     "qmix": {"envs": 16, "collect": 1, "updates": 1, "batch": 32, "capacity": 4096, "learn_from": 256},
 }
 """A turn is then one update: of 400 steps for MAPPO, of 32 windows for QMIX after one step in every copy."""
