@@ -17,6 +17,7 @@ from torch import Tensor
 
 from marl_pipeline.algos.algorithm import Memory
 from marl_pipeline.envs.protocol import Environment, GroupSpec, GroupStep, Timestep
+from marl_pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,16 @@ class Replay:
     def _memory_slot(self, position: Tensor) -> Tensor:
         row, copy = position // self.num_envs, position % self.num_envs
         return row // self.stride * self.num_envs + copy
+
+    def check_room(self, look_ahead: int, name: str) -> None:
+        """Raises:
+        UserError: the replay of algorithm `name` is too small for `draw` ever to find a row with `look_ahead` after it.
+        """
+        if self.rows < look_ahead + self.stride:
+            raise UserError(
+                f"{name}: capacity is too small: {self.rows - 1} steps in each of {self.num_envs} copies, and learning "
+                f"looks {look_ahead} ahead; set capacity to at least {(look_ahead + self.stride) * self.num_envs}"
+            )
 
     def __len__(self) -> int:
         """Rows that can be learned from in the copy that has the fewest."""
