@@ -242,8 +242,10 @@ class Replay:
         return row // self.stride * self.num_envs + copy
 
     def check_room(self, look_ahead: int, name: str) -> None:
-        """Raises:
-        UserError: the replay of algorithm `name` is too small for `draw` ever to find a row with `look_ahead` after it.
+        """Sees to it that `draw` will find rows with `look_ahead` after them; `name` is the algorithm's.
+
+        Raises:
+            UserError: the replay is too small ever to hold one.
         """
         if self.rows < look_ahead + self.stride:
             raise UserError(
