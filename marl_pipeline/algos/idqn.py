@@ -94,6 +94,7 @@ class IDQN:
         self.policy = EpsilonGreedy(environment, self._learned, inputs, memory=0)
         first = environment.reset()
         self._replay = Replay(environment, first, capacity=settings.capacity, state=False)
+        self._replay.check_room(settings.look_ahead, "idqn")
         self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
         self._priorities = (
             Priorities(self._replay, settings.priorities, look_ahead=settings.look_ahead)
@@ -110,7 +111,7 @@ class IDQN:
         self.policy.epsilon = s.epsilon.at(self._steps / self._timesteps)
         metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
         self._steps += s.collect * self._environment.num_envs
-        if self._steps >= s.learn_from:
+        if self._steps >= s.learn_from and len(self._replay) >= s.look_ahead:
             if self._priorities is not None:
                 self._priorities.welcome()
             history = torch.stack([self._update() for _ in range(s.updates)])

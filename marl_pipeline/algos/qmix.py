@@ -113,6 +113,7 @@ class QMIX:
             memory=self.policy.memory_sizes(),
             stride=settings.window if settings.network.memory else 1,
         )
+        self._replay.check_room(settings.window, "qmix")
         self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
         self._generator = stream(own_seed, "replay")
         self._steps = self._updates = 0
@@ -124,7 +125,7 @@ class QMIX:
         self.policy.epsilon = s.epsilon.at(self._steps / self._timesteps)
         metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
         self._steps += s.collect * self._environment.num_envs
-        if self._steps >= s.learn_from:
+        if self._steps >= s.learn_from and len(self._replay) >= s.window:
             history = torch.stack([self._update() for _ in range(s.updates)])
             metrics |= dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
         return Advance(s.collect * self._environment.num_envs, metrics)

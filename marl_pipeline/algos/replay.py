@@ -241,6 +241,18 @@ class Replay:
         row, copy = position // self.num_envs, position % self.num_envs
         return row // self.stride * self.num_envs + copy
 
+    def check_room(self, look_ahead: int, name: str) -> None:
+        """Sees to it that `draw` will find rows with `look_ahead` after them; `name` is the algorithm's.
+
+        Raises:
+            UserError: the replay is too small ever to hold one.
+        """
+        if self.rows < look_ahead + self.stride:
+            raise UserError(
+                f"{name}: capacity is too small: {self.rows - 1} steps in each of {self.num_envs} copies, and learning "
+                f"looks {look_ahead} ahead; set capacity to at least {(look_ahead + self.stride) * self.num_envs}"
+            )
+
     def __len__(self) -> int:
         """Rows that can be learned from in the copy that has the fewest."""
         return min(int(self.written.min()), self.rows - 1)

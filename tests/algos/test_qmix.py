@@ -268,3 +268,17 @@ def test_continuous_actions_are_refused():
     env.groups = {"b": GroupSpec(1, {"number": ()}, Continuous(2, -1.0, 1.0))}
     with pytest.raises(UserError, match=r"qmix: group 'b' has Continuous.*use an algorithm with an actor"):
         toy(environment=env)
+
+
+def test_learning_waits_until_there_is_a_window():
+    algorithm = toy(learn_from=1, collect=1)
+    assert [len(algorithm.advance().metrics) for _ in range(5)] == [1, 1, 1, 4, 4]
+
+
+@pytest.mark.parametrize(("changes", "least"), [(SMALL, 40), (RECURRENT, 64)], ids=["feed-forward", "recurrent"])
+def test_a_replay_too_small_for_a_window_is_refused(changes, least):
+    with pytest.raises(UserError, match=f"qmix: capacity is too small.*at least {least}"):
+        toy(**changes | {"capacity": 16})
+    algorithm = toy(**changes | {"capacity": least})
+    turns(algorithm, 12)
+    assert math.isfinite(algorithm.advance().metrics["loss"])

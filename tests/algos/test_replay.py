@@ -210,6 +210,7 @@ def test_a_restored_replay_is_the_same_and_goes_on_alike(steps):
     twin.load_state_dict(replay.state_dict())
     for name, table in replay._tables().items():
         assert torch.equal(table, twin._tables()[name]), name
+    assert torch.equal(replay._memory["a"], twin._memory["a"])
     draws = [r.draw(50, 2, torch.Generator().manual_seed(1)) for r in (replay, twin)]
     assert torch.equal(*draws)
     assert torch.equal(replay.windows(draws[0], 2).memory["a"], twin.windows(draws[1], 2).memory["a"])
