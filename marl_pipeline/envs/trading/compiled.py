@@ -20,8 +20,9 @@ from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
 from marl_pipeline.envs.trading.kernel.look import Standing, look
-from marl_pipeline.envs.trading.kernel.mark import Sums, mark
-from marl_pipeline.envs.trading.kernel.trade import Rows, trade
+from marl_pipeline.envs.trading.kernel.mark import Sums
+from marl_pipeline.envs.trading.kernel.play import play
+from marl_pipeline.envs.trading.kernel.trade import Rows
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
@@ -104,11 +105,8 @@ class CompiledEngine:
         decided, actions = _seen(view), _array(chosen)
 
         def work(first: int, last: int, memory: Memory) -> int:
-            run = (first, last, constants, tables)
-            invalid = trade(*run, before, decided, actions, after_arrays, entries, memory.rows)
-            mark(*run, before, directives, after_arrays, entries, memory.sums)
-            look(*run, after_arrays, sight, memory.standing)
-            return invalid
+            books = (before, decided, actions, directives, after_arrays, entries, sight)
+            return play(first, last, constants, tables, *books, *memory)
 
         invalid = sum(self._share_out(book.bar.shape[0], work))
         if invalid:
@@ -172,6 +170,14 @@ class CompiledEngine:
         return [work(0, cuts[1], memory[0])] + [future.result() for future in rest]
 
 
+def _merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """One block for each shape and type."""
+    fields: dict[tuple[tuple[int, ...], torch.dtype], tuple[Field, ...]] = {}
+    for shape, dtype, names in blocks:
+        fields[shape, dtype] = fields.get((shape, dtype), ()) + names
+    return tuple(Block(shape, dtype, names) for (shape, dtype), names in fields.items())
+
+
 def _step_blocks(game: Game) -> tuple[Block, ...]:
     """Room for the next book and for what the step does to it."""
     symbols, accounts, pooled = (game.market.size,), (game.accounts,), game.rules.pooled
@@ -197,7 +203,7 @@ def _step_blocks(game: Game) -> tuple[Block, ...]:
         blocks += [Block(accounts, torch.int64, _fields(after="directive"))]
     if pooled:
         blocks += [Block(accounts, torch.float32, _fields(after="mean square last_return last_turnover"))]
-    return tuple(blocks)
+    return _merged(blocks)
 
 
 def _sight_blocks(game: Game) -> tuple[Block, ...]:
@@ -215,7 +221,7 @@ def _sight_blocks(game: Game) -> tuple[Block, ...]:
             Block(accounts, torch.float64, _fields(sight="risk cap_share slots")),
             Block((*accounts, len(DIRECTIVE_FIELDS)), torch.float32, _fields(sight="observed")),
         ]
-    return tuple(blocks)
+    return _merged(blocks)
 
 
 def _fields(**names: str) -> tuple[Field, ...]:

@@ -1,7 +1,7 @@
 """What goes into the compiled code and what comes out of it: named tuples of numbers and arrays.
 
 All that the compiled code knows comes in through here. numba's cache watches the file of a function alone: a constant
-or a function of another module would be frozen into it.
+or a function of another module would be frozen into it (`play` is the exception, and says how).
 """
 
 from __future__ import annotations
