@@ -343,7 +343,7 @@ def test_what_net_would_pay_is_known_whatever_is_paid(mode: Mode) -> None:
     generator = torch.Generator().manual_seed(6)
     told, _ = plain.reset(), shaped.reset()
     for _ in range(12):
-        actions = random_actions(told, generator, plain.device)
+        actions = random_actions(plain.groups, told, generator)
         told, _ = plain.step(actions), shaped.step(actions)
         assert torch.equal(shaped.rewards.own, told.groups["symbols"].reward)
     shaped.reset()
@@ -356,7 +356,7 @@ def test_settling_at_the_end_of_an_episode_leaves_net_and_nothing_else() -> None
     step = env.reset()
     paid, net = torch.zeros(6, 7, dtype=torch.float64), torch.zeros(6, 7, dtype=torch.float64)
     for _ in range(20):
-        step = env.step(random_actions(step, generator, env.device))
+        step = env.step(random_actions(env.groups, step, generator))
         paid += step.groups["symbols"].reward
         net += env.rewards.own
     assert env.rewards.shaper is not None
