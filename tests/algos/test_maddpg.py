@@ -25,8 +25,8 @@ def constant(value):
 def settings(**overrides):
     descent = {"optimizer": "adam", "learning_rate": constant(0.01), "epsilon": 1e-8, "max_grad_norm": 10.0}
     small = {
-        "hidden": [32], "actor": descent, "critic": descent, "batch": 64, "capacity": 4000, "learn_from": 128,
-        "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
+        "hidden": [32], "actor": descent, "critic": descent, "batch": 64, "updates": 1, "capacity": 4000,
+        "learn_from": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
 
