@@ -20,7 +20,7 @@ from marl_pipeline.cli import app
 from marl_pipeline.errors import UserError
 from marl_pipeline.stages.training_runs.job import CHECKPOINTS
 
-SMALL = ("-S", "num_envs=8", "-S", "epochs=2", "--test-episodes", "16")
+SMALL = ("-S", "envs=8", "-S", "epochs=2", "--test-episodes", "16")
 STEPS = 8 * 25 * 40
 RUN = ("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--timesteps", str(STEPS), *SMALL)
 

@@ -18,8 +18,8 @@ from marl_pipeline.stages.training_runs.worlds import world
 SMALL = {
     "qmix": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
     "idqn": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
-    "ippo": {"num_envs": 4, "horizon": 8, "epochs": 1},
-    "mappo": {"num_envs": 4, "horizon": 8, "epochs": 1},
+    "ippo": {"envs": 4, "horizon": 8, "epochs": 1},
+    "mappo": {"envs": 4, "horizon": 8, "epochs": 1},
 }
 RUNS = [(name, algo) for name in ("market/portfolio", "market/accounts") for algo in SMALL]
 RUNS.remove(("market/accounts", "mappo"))  # accounts have no global state for a central critic
