@@ -129,7 +129,7 @@ def test_every_seed_is_a_run_in_mlflow(root: Path, trained: Any) -> None:
     runs = client.search_runs([experiment.experiment_id], "tags.stage = 'training_run' and tags.seed = '1'")
     run = runs[-1]
     assert run.info.status == "FINISHED"
-    assert run.data.params["settings.num_envs"] == "8"
+    assert run.data.params["settings.envs"] == "8"
     assert run.data.tags["algo"] == "mappo"
     curve = client.get_metric_history(run.info.run_id, "test_return")
     assert [point.step for point in curve][-1] == STEPS
