@@ -61,14 +61,15 @@ def play(seed: int, mode: Mode, bars_per_session: int, changes: dict[str, Any], 
             assert step.groups["symbols"].action_mask[e].tolist() == expected, (t, e)
         actions = torch.from_numpy(rng.choice(7, (envs, size), p=[0.2, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1]))
         master = torch.from_numpy(rng.integers(48, size=(envs, 1)))
-        acts = mode == "portfolio" and bool(step.groups["master"].acts[0, 0])
+        acts = step.groups["master"].acts[:, 0].tolist() if mode == "portfolio" else []
         before = [[game.equity(account) for account in game.accounts] for game in games]
         step = env.step({"symbols": actions, "master": master} if mode == "portfolio" else {"symbols": actions})
         for e, game in enumerate(games):
             game.step(actions[e].tolist())
             compare(env, e, game, before[e], step)
-        if acts:
-            in_force = master[:, 0].tolist()
+        if mode == "portfolio":
+            said = master[:, 0].tolist()
+            in_force = [new if acts[e] else old for e, (new, old) in enumerate(zip(said, in_force, strict=True))]
     assert bool(step.done.all())
 
 
