@@ -188,6 +188,6 @@ def _has_state(world: World) -> bool:
     world.reset(seed=0)
     try:
         world.state()  # type: ignore[attr-defined]
-    except NotImplementedError:
+    except NotImplementedError:  # how PettingZoo says that there is no state
         return False
     return True
