@@ -9,3 +9,7 @@ class UserError(Exception):
     The command line prints the message alone, without a traceback, and exits with code 2. Write it as
     `bars.csv: column 'close' is missing (found: date, open, high); name it in data.columns`.
     """
+
+
+UNREADABLE_PARQUET = (ValueError, OSError, NotImplementedError)
+"""The bases of what pyarrow raises on a file that is truncated, corrupt, or of a kind that it does not read."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from marl_pipeline.data.schema import SPELLINGS, plain
-from marl_pipeline.errors import UserError
+from marl_pipeline.errors import UNREADABLE_PARQUET, UserError
 
 CSV, PARQUET = (".csv", ".tsv", ".txt", ".csv.gz"), (".parquet", ".pq")
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "-", "."]
@@ -52,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path, engine="pyarrow", partitioning=None)
-    except (ValueError, OSError, NotImplementedError) as error:  # the bases of what pyarrow raises on bad files
+    except UNREADABLE_PARQUET as error:
         reason = str(error).splitlines()[0][:160]
         raise UserError(
             f"{path}: not a readable parquet file, truncated or corrupt ({reason}); fetch it again"

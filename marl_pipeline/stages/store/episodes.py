@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marl_pipeline.envs.diagnostics.episodes import About, Episodes, typed
-from marl_pipeline.errors import UserError
+from marl_pipeline.errors import UNREADABLE_PARQUET, UserError
 
 HEADER = b"marl_episodes"
 MADE_BY = "make one with `marl env record --out FILE`"
@@ -35,7 +35,7 @@ def load_episodes(path: Path) -> Episodes:
         raise UserError(f"{path}: no such file; {MADE_BY}")
     try:
         table = pq.read_table(path, partitioning=None)
-    except (ValueError, OSError, NotImplementedError) as error:  # the bases of what pyarrow raises on bad files
+    except UNREADABLE_PARQUET as error:
         reason = str(error).splitlines()[0][:160]
         raise UserError(f"{path}: not a readable parquet file ({reason}); {MADE_BY}") from None
     header = (table.schema.metadata or {}).get(HEADER)
