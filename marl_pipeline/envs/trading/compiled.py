@@ -5,10 +5,11 @@ threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +20,12 @@ from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
-from marl_pipeline.envs.trading.kernel.look import Standing, look
+from marl_pipeline.envs.trading.kernel.look import Scratch, Standing
 from marl_pipeline.envs.trading.kernel.mark import Sums
-from marl_pipeline.envs.trading.kernel.play import play
+from marl_pipeline.envs.trading.kernel.play import look, play
 from marl_pipeline.envs.trading.kernel.trade import Rows
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
+from marl_pipeline.envs.trading.memory import Block, Rooms, merged, named
 from marl_pipeline.envs.trading.observation import (
     MEMORY,
     PORTFOLIO_FIELDS,
@@ -34,35 +36,11 @@ from marl_pipeline.envs.trading.observation import (
 THREAD_SHARE = 4096
 """Symbols that a thread is worth being woken for."""
 
+HEAD_START = 3072
+"""Symbols that the calling thread has played by the time the others are awake."""
 
-Field = tuple[str, str]
-"""Owner (`after`, `entries`, `sight`: a tuple of the kernel) and name of an array."""
-
-
-class Block(NamedTuple):
-    """Arrays of one shape (beside the environments) and type, made in one piece."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    fields: tuple[Field, ...]
-
-
-@dataclass(frozen=True)
-class Room:
-    """New memory for what a step writes, by owner and name, as tensors and as arrays over the same memory."""
-
-    tensors: dict[str, dict[str, Tensor]]
-    arrays: dict[str, dict[str, Any]]
-
-    @classmethod
-    def of(cls, blocks: Sequence[Block], envs: int) -> Room:
-        tensors: dict[str, dict[str, Tensor]] = {"after": {}, "entries": {}, "sight": {}}
-        arrays: dict[str, dict[str, Any]] = {"after": {}, "entries": {}, "sight": {}}
-        for shape, dtype, fields in blocks:
-            whole = torch.empty((len(fields), envs, *shape), dtype=dtype)
-            for (owner, name), tensor, array in zip(fields, whole.unbind(0), whole.numpy(), strict=True):
-                tensors[owner][name], arrays[owner][name] = tensor, array
-        return cls(tensors, arrays)
+PIECE = 8192
+"""Symbols of the smallest run of environments that is handed over at once."""
 
 
 class Memory(NamedTuple):
@@ -70,11 +48,16 @@ class Memory(NamedTuple):
 
     rows: Rows
     sums: Sums
+    scratch: Scratch
+    books: Standing
     standing: Standing
 
     @classmethod
     def empty(cls, size: int, accounts: int) -> Memory:
-        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), Standing.empty(size))
+        standing = Standing.empty(size)
+        books = standing if accounts == size else Standing.empty(accounts)
+        scratch = Scratch.empty(size, accounts)
+        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
 
 
 class CompiledEngine:
@@ -84,8 +67,8 @@ class CompiledEngine:
         self.game = game
         self._constants = _constants(game)
         self._tables = _tables(game)
-        self._sight_blocks = _sight_blocks(game)
-        self._blocks = _step_blocks(game) + self._sight_blocks
+        self._step_rooms = Rooms(_step_blocks(game))
+        self._sight_rooms = Rooms(_sight_blocks(game))
         self._memory: list[Memory] = []
         self._last: tuple[Book, State] | None = None
 
@@ -96,11 +79,12 @@ class CompiledEngine:
             ValueError: an action is none of `actions.Action`.
         """
         before, constants, tables = self._state(book), self._constants, self._tables
-        room = Room.of(self._blocks, book.bar.shape[0])
+        room = self._step_rooms.take(book.bar.shape[0])
+        tensors, arrays = room.tensors(), room.arrays
         # What this game never changes is the old tensor.
-        after, after_arrays = replace(book, **room.tensors["after"]), before._replace(**room.arrays["after"])
-        outcome, entries = self._outcome(room, after, after_arrays)
-        seen, sight = self._view(room, after, view)
+        after, after_arrays = replace(book, **tensors["after"]), before._replace(**arrays["after"])
+        outcome, entries = self._outcome(tensors["entries"], arrays["entries"], after, after_arrays)
+        seen, sight = self._view(after, view)
         directives = after_arrays.directive if master is None else _array(master)
         decided, actions = _seen(view), _array(chosen)
 
@@ -108,7 +92,7 @@ class CompiledEngine:
             books = (before, decided, actions, directives, after_arrays, entries, sight)
             return play(first, last, constants, tables, *books, *memory)
 
-        invalid = sum(self._share_out(book.bar.shape[0], work))
+        invalid = self._share_out(book.bar.shape[0], work)
         if invalid:
             raise ValueError(f"actions of 'symbols' must be 0..{len(ACTIONS) - 1}, found {invalid} others")
         self._last = (after, after_arrays)
@@ -116,11 +100,11 @@ class CompiledEngine:
 
     def look(self, book: Book, known: View | None) -> View:
         """See `game.Engine`."""
-        seen, sight = self._view(Room.of(self._sight_blocks, book.bar.shape[0]), book, known)
+        seen, sight = self._view(book, known)
         state, constants, tables = self._state(book), self._constants, self._tables
 
         def work(first: int, last: int, memory: Memory) -> int:
-            look(first, last, constants, tables, state, sight, memory.standing)
+            look(first, last, constants, tables, state, sight, *memory[2:])
             return 0
 
         self._share_out(book.bar.shape[0], work)
@@ -131,21 +115,22 @@ class CompiledEngine:
             return self._last[1]
         return State(*(_array(getattr(book, name)) for name in State._fields))
 
-    def _outcome(self, room: Room, after: Book, after_arrays: State) -> tuple[Outcome, Entries]:
-        tensors, arrays = room.tensors["entries"], room.arrays["entries"]
-        if "gross" not in tensors:  # accounts of one long position: it is their gross exposure
-            tensors["gross"], arrays["gross"] = after.value, after_arrays.value
+    def _outcome(
+        self, tensors: dict[str, Tensor], arrays: dict[str, Any], after: Book, after_arrays: State
+    ) -> tuple[Outcome, Entries]:
+        unwritten = {"own": arrays["growth"], "gross": after_arrays.value}
+        tensors.setdefault("gross", after.value)  # accounts of one long position: it is their gross exposure
         executed, tripped, reentered, growth = (
             tensors.pop(name) for name in ("executed", "tripped", "reentered", "growth")
         )
         own = tensors.pop("own", growth)
-        arrays.setdefault("own", arrays["growth"])
         ledger = Ledger(**tensors, cash=after.cash, equity=after.equity, holding=after.shares, value=after.value)
-        return Outcome(after, ledger, executed, tripped, reentered, growth, own), Entries(**arrays)
+        return Outcome(after, ledger, executed, tripped, reentered, growth, own), Entries(**(unwritten | arrays))
 
-    def _view(self, room: Room, book: Book, known: View | None) -> tuple[View, Sight]:
+    def _view(self, book: Book, known: View | None) -> tuple[View, Sight]:
         """Without a master directives seldom change: they are looked up when they do."""
-        tensors, arrays = room.tensors["sight"], room.arrays["sight"]
+        room = self._sight_rooms.take(book.bar.shape[0])
+        tensors, arrays = room.tensors()["sight"], room.arrays["sight"]
         if self.game.decide_every is not None:
             told = (tensors[name] for name in ("observed", "risk", "cap_share", "slots"))
             directive = Directive(book.directive, *told)
@@ -156,26 +141,30 @@ class CompiledEngine:
         unwritten |= dict.fromkeys(("risk", "cap_share", "slots"), arrays["caps"])
         return view, Sight(**(unwritten | arrays))
 
-    def _share_out(self, envs: int, work: Callable[[int, int, Memory], int]) -> list[int]:
-        """Runs `work(first, last, ...)` over all environments, each in one piece, with memory of its own."""
-        threads = min(torch.get_num_threads(), envs, max(envs * self.game.market.size // THREAD_SHARE, 1))
+    def _share_out(self, envs: int, work: Callable[[int, int, Memory], int]) -> int:
+        """Runs `work(first, last, ...)` over all environments, on threads with memory of their own. Returns the sum of
+        what it does."""
         size, memory = self.game.market.size, self._memory
+        threads = min(torch.get_num_threads(), envs, max(envs * size // THREAD_SHARE, 1))
         while len(memory) < threads:
             memory.append(Memory.empty(size, self.game.accounts))
         if threads == 1:
-            return [work(0, envs, memory[0])]
-        cuts = [envs * part // threads for part in range(threads + 1)]
-        pool = _threads(threads, os.getpid())
-        rest = [pool.submit(work, cuts[k], cuts[k + 1], memory[k]) for k in range(1, threads)]
-        return [work(0, cuts[1], memory[0])] + [future.result() for future in rest]
+            return work(0, envs, memory[0])
+        pieces = _pieces(envs, size, threads)
+
+        def turns(own: Memory) -> int:
+            return sum(work(first, last, own) for first, last in pieces)
+
+        rest = [_threads(threads, os.getpid()).submit(turns, memory[k]) for k in range(1, threads)]
+        return turns(memory[0]) + sum(future.result() for future in rest)
 
 
-def _merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """One block for each shape and type."""
-    fields: dict[tuple[tuple[int, ...], torch.dtype], tuple[Field, ...]] = {}
-    for shape, dtype, names in blocks:
-        fields[shape, dtype] = fields.get((shape, dtype), ()) + names
-    return tuple(Block(shape, dtype, names) for (shape, dtype), names in fields.items())
+def _pieces(envs: int, size: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Runs of environments, to be taken by whichever thread is free: a thread may be woken late, or on a core that
+    somebody else's threads wait on."""
+    piece = max(PIECE, envs * size // (threads * 3)) // size + 1
+    cuts = [0, *range(piece + HEAD_START // size, envs, piece), envs]
+    return iter(tuple(pairwise(cuts)))  # of a tuple: two threads may take from it at once
 
 
 def _step_blocks(game: Game) -> tuple[Block, ...]:
@@ -184,48 +173,44 @@ def _step_blocks(game: Game) -> tuple[Block, ...]:
     money = "shares price commission slippage price_pnl paid"
     sums = "borrow interest notional fill_equity" + (" gross" if pooled or game.rules.shorting else "")
     blocks = [
-        Block((), torch.int64, _fields(after="bar steps")),
-        Block(symbols, torch.float64, _fields(after="shares invested mark value", entries=money)),
-        Block(symbols, torch.float32, _fields(after="duration idle", entries="own" if pooled else "")),
-        Block(symbols, torch.int64, _fields(entries="executed")),
-        Block(symbols, torch.bool, _fields(entries="closed")),
-        Block(accounts, torch.float64, _fields(after="cash equity peak", entries=sums)),
-        Block(accounts, torch.int64, _fields(after="halt")),
-        Block(accounts, torch.bool, _fields(after="alive", entries="tripped reentered")),
-        Block(accounts, torch.float32, _fields(entries="growth")),
+        Block((), torch.int64, named(after="bar steps")),
+        Block(symbols, torch.float64, named(after="shares invested mark value", entries=money)),
+        Block(symbols, torch.float32, named(after="duration idle", entries="own" if pooled else "")),
+        Block(symbols, torch.int64, named(entries="executed")),
+        Block(symbols, torch.bool, named(entries="closed")),
+        Block(accounts, torch.float64, named(after="cash equity peak", entries=sums)),
+        Block(accounts, torch.int64, named(after="halt")),
+        Block(accounts, torch.bool, named(after="alive", entries="tripped reentered")),
+        Block(accounts, torch.float32, named(entries="growth")),
     ]
     if game.counts:
         blocks += [
-            Block(symbols, torch.int32, _fields(after="trades")),
-            Block(accounts, torch.float64, _fields(after="turnover")),
+            Block(symbols, torch.int32, named(after="trades")),
+            Block(accounts, torch.float64, named(after="turnover")),
         ]
     if game.decide_every is not None:
-        blocks += [Block(accounts, torch.int64, _fields(after="directive"))]
+        blocks += [Block(accounts, torch.int64, named(after="directive"))]
     if pooled:
-        blocks += [Block(accounts, torch.float32, _fields(after="mean square last_return last_turnover"))]
-    return _merged(blocks)
+        blocks += [Block(accounts, torch.float32, named(after="mean square last_return last_turnover"))]
+    return merged(blocks)
 
 
 def _sight_blocks(game: Game) -> tuple[Block, ...]:
     """Room for a view, apart from the books: rollouts keep views."""
     symbols, accounts = (game.market.size,), (game.accounts,)
     blocks = [
-        Block((*symbols, len(POSITION_FIELDS)), torch.float32, _fields(sight="positions")),
-        Block(symbols, torch.int64, _fields(sight="allowed")),
-        Block(accounts, torch.float64, _fields(sight="caps")),
+        Block((*symbols, len(POSITION_FIELDS)), torch.float32, named(sight="positions")),
+        Block(symbols, torch.int64, named(sight="allowed")),
+        Block(accounts, torch.float64, named(sight="caps")),
     ]
     if game.rules.pooled:
-        blocks += [Block((*accounts, len(PORTFOLIO_FIELDS)), torch.float32, _fields(sight="portfolio"))]
+        blocks += [Block((*accounts, len(PORTFOLIO_FIELDS)), torch.float32, named(sight="portfolio"))]
     if game.decide_every is not None:
         blocks += [
-            Block(accounts, torch.float64, _fields(sight="risk cap_share slots")),
-            Block((*accounts, len(DIRECTIVE_FIELDS)), torch.float32, _fields(sight="observed")),
+            Block(accounts, torch.float64, named(sight="risk cap_share slots")),
+            Block((*accounts, len(DIRECTIVE_FIELDS)), torch.float32, named(sight="observed")),
         ]
-    return _merged(blocks)
-
-
-def _fields(**names: str) -> tuple[Field, ...]:
-    return tuple((owner, name) for owner, several in names.items() for name in several.split())
+    return merged(blocks)
 
 
 def _seen(view: View) -> Sight:

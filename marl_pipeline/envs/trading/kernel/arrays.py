@@ -1,7 +1,6 @@
 """What goes into the compiled code and what comes out of it: named tuples of numbers and arrays.
 
-All that the compiled code knows comes in through here. numba's cache watches the file of a function alone: a constant
-or a function of another module would be frozen into it (`play` is the exception, and says how).
+All that the compiled code knows of a game comes in through here.
 """
 
 from __future__ import annotations
@@ -22,10 +21,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Compiles on first use and caches beside the source."""
+    """Compiles as a part of what calls it (`play`)."""
+    return cast(F, _compiler(cache=False)(function))
+
+
+def cached(function: F) -> F:
+    """Compiles on first use and caches beside the source: numba watches that file, and what a function closes over."""
+    return cast(F, _compiler(cache=True)(function))
+
+
+def _compiler(*, cache: bool) -> Any:
     # error_model numpy: 1 / 0 is inf, as in the tensor code; no fastmath: operations keep their order. Without numba's
     # runtime nothing is allocated in here, and no array is counted when it is passed on or cut into rows.
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function))
+    return numba.njit(nogil=True, cache=cache, error_model="numpy", _nrt=False)
 
 
 class Constants(NamedTuple):

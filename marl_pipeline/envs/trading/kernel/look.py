@@ -18,18 +18,19 @@ from marl_pipeline.envs.trading.kernel.arrays import (
     Tables,
     compiled,
 )
+from marl_pipeline.envs.trading.kernel.rows import fill, largest, pool, total
 
 
 class Standing(NamedTuple):
-    """What the rules ask of an account, per symbol [N]: one value throughout where the account is a portfolio."""
+    """What the rules ask of an account; rows [A], or per symbol [N]."""
 
     trading: Bools  # may trade at all
-    funded: Bools  # has room for exposure
+    funded: Bools  # may trade, and has room for exposure
     slot: Bools  # may open a position
     most: Floats  # money of a position at its cap
     smallest: Floats  # money of the smallest order
-    full: Floats  # `most` and equity, kept from 0
-    equity: Floats
+    per_cap: Floats  # 1 / `most`, and 1 / equity, both kept from 0
+    per_equity: Floats
     fallen: Singles  # as observed
     liquid: Singles
     state: Singles
@@ -37,6 +38,19 @@ class Standing(NamedTuple):
     @classmethod
     def empty(cls, size: int) -> Standing:
         return cls(*np.empty((3, size), np.bool_), *np.empty((4, size)), *np.empty((3, size), np.float32))
+
+
+class Scratch(NamedTuple):
+    """Working memory of one environment: sizes of positions and another row [N], gross exposure [A]."""
+
+    size: Floats
+    row: Floats
+    gross: Floats
+
+    @classmethod
+    def empty(cls, size: int, accounts: int) -> Scratch:
+        sizes, row = np.empty((2, size))
+        return cls(sizes, row, np.empty(accounts))
 
 
 @compiled
@@ -64,35 +78,57 @@ def _log_bars(table: Singles, bars: np.float32) -> np.float32:
 
 
 @compiled
-def _stand(
-    e: int,
-    a: int,
-    run: tuple[int, int],
-    gross: float,
-    held: int,
+def _bound(
     c: Constants,
     m: Tables,
-    s: State,
-    sight: Sight,
+    halt: Ints,
+    directive: Ints,
+    turnover: Floats,
+    equity: Floats,
+    gross: Floats,
+    held: int,
+    caps: Floats,
     t: Standing,
 ) -> None:
-    """The standing of account `a`, for its symbols `run[0]` .. `run[1]` - 1."""
-    halt, equity, row = s.halt[e, a], s.equity[e, a], s.directive[e, a]
-    cap = _cap(c, halt, m.directives[row, 1])
-    sight.caps[e, a] = cap
-    blocked = halt > c.cool_down
-    trading = (not blocked) and s.turnover[e, a] < c.turnover * (1.0 - c.headroom)
-    smallest = c.smallest_order * cap * equity
-    positive = max(equity, 1e-9)
-    trading_and_funded = trading and c.exposure * equity - gross > smallest
-    slot = not c.pooled or held < _slots(c, m.directives[row, 2])
-    fallen = np.float32(_clamp((1.0 - equity / s.peak[e, a]) * c.drawdown_scale, 0.0, 1.5))
-    liquid = np.float32(_clamp(s.cash[e, a] / positive, -1.0, 2.0))
-    state = np.float32((0.5 if halt > 0 else 0.0) + (0.5 if blocked else 0.0))
-    for n in range(run[0], run[1]):
-        t.trading[n], t.funded[n], t.slot[n] = trading, trading_and_funded, slot
-        t.most[n], t.smallest[n], t.full[n], t.equity[n] = cap * equity, smallest, max(positive * cap, 1e-9), positive
-        t.fallen[n], t.liquid[n], t.state[n] = fallen, liquid, state
+    """What the accounts may do."""
+    most_turned = c.turnover * (1.0 - c.headroom)
+    trading, funded, slot, most, smallest = t.trading, t.funded, t.slot, t.most, t.smallest
+    for a in range(equity.size):
+        caps[a] = _cap(c, halt[a], m.directives[directive[a], 1])
+        slot[a] = (not c.pooled) | (held < _slots(c, m.directives[directive[a], 2]))
+    for a in range(equity.size):
+        most[a] = caps[a] * equity[a]
+        smallest[a] = c.smallest_order * caps[a] * equity[a]
+        trading[a] = (halt[a] <= c.cool_down) & (turnover[a] < most_turned)
+        funded[a] = trading[a] & (c.exposure * equity[a] - gross[a] > smallest[a])
+
+
+@compiled
+def _appear(c: Constants, halt: Ints, equity: Floats, peak: Floats, cash: Floats, caps: Floats, t: Standing) -> None:
+    """What is observed of the accounts."""
+    per_cap, per_equity, fallen, liquid, state = t.per_cap, t.per_equity, t.fallen, t.liquid, t.state
+    for a in range(equity.size):
+        positive = max(equity[a], 1e-9)
+        per_equity[a] = 1.0 / positive
+        per_cap[a] = 1.0 / max(positive * caps[a], 1e-9)
+        fallen[a] = _clamp((1.0 - equity[a] / peak[a]) * c.drawdown_scale, 0.0, 1.5)
+        liquid[a] = _clamp(cash[a] * per_equity[a], -1.0, 2.0)
+        state[a] = 0.5 * (halt[a] > 0) + 0.5 * (halt[a] > c.cool_down)
+
+
+@compiled
+def _repeat(t: Standing, symbols: Standing) -> None:
+    """One account's standing for all its symbols."""
+    fill(symbols.trading, t.trading[0])
+    fill(symbols.funded, t.funded[0])
+    fill(symbols.slot, t.slot[0])
+    fill(symbols.most, t.most[0])
+    fill(symbols.smallest, t.smallest[0])
+    fill(symbols.per_cap, t.per_cap[0])
+    fill(symbols.per_equity, t.per_equity[0])
+    fill(symbols.fallen, t.fallen[0])
+    fill(symbols.liquid, t.liquid[0])
+    fill(symbols.state, t.state[0])
 
 
 @compiled
@@ -136,8 +172,8 @@ def _observe(
     """`observation.observe_positions`."""
     for n in range(value.size):
         worth, spent = value[n], invested[n]
-        positions[n, 0] = _clamp(worth / t.full[n], -2.0, 2.0)
-        positions[n, 1] = _clamp(worth / t.equity[n], -2.0, 2.0)
+        positions[n, 0] = _clamp(worth * t.per_cap[n], -2.0, 2.0)
+        positions[n, 1] = _clamp(worth * t.per_equity[n], -2.0, 2.0)
         positions[n, 2] = _clamp((worth - spent) / max(abs(spent), 1e-12) * 10.0, -5.0, 5.0)
         positions[n, 3] = _log_bars(log_bars, duration[n])
         positions[n, 4] = _log_bars(log_bars, idle[n])
@@ -147,47 +183,59 @@ def _observe(
 
 
 @compiled
-def _observe_portfolio(e: int, gross: float, held: int, c: Constants, s: State, seen: Singles, t: Standing) -> None:
+def _observe_portfolio(e: int, held: int, c: Constants, s: State, seen: Singles, w: Scratch, t: Standing) -> None:
     """`observation.observe_portfolio`; `seen` is [K]."""
-    value, invested, equity = s.value[e], s.invested[e], t.equity[0]
-    gain, paid, squares, largest = 0.0, 0.0, 0.0, 0.0
+    value, invested, per_equity, gross = s.value[e], s.invested[e], t.per_equity[0], w.gross[0]
+    row = w.row
     for n in range(value.size):
-        gain += value[n] - invested[n]
-        paid += abs(invested[n])
-        squares += value[n] * value[n]
-        largest = max(largest, abs(value[n]))
+        row[n] = value[n] - invested[n]
+    gain = total(row)
+    for n in range(value.size):
+        row[n] = abs(invested[n])
+    paid = total(row)
+    for n in range(value.size):
+        row[n] = value[n] * value[n]
+    squares = total(row)
     mean = s.mean[e, 0]
     deviation = np.sqrt(max(s.square[e, 0] - mean * mean, np.float32(0.0)))
     seen[0] = t.liquid[0]
-    seen[1] = _clamp(gross / equity, 0.0, 5.0)
+    seen[1] = _clamp(gross * per_equity, 0.0, 5.0)
     seen[2] = t.fallen[0]
     seen[3] = _clamp(mean / (deviation + np.float32(1e-4)), -3.0, 3.0)
     seen[4] = min(deviation * 50.0, 5.0)
     seen[5] = held / c.open_positions
     seen[6] = min(s.last_turnover[e, 0], 2.0)
     seen[7] = squares / max(gross * gross, 1e-18)
-    seen[8] = min(largest / equity / c.cap, 2.0)
+    seen[8] = min(largest(w.size) * per_equity / c.cap, 2.0)
     seen[9] = _clamp(gain / max(paid, 1e-9) * 10.0, -5.0, 5.0)
     seen[10] = _clamp(s.last_return[e, 0] * 50.0, -5.0, 5.0)
     seen[11] = t.state[0]
 
 
 @compiled
-def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, t: Standing) -> None:
-    """Writes the view of the books `s` of environments `first` .. `last` - 1."""
-    accounts, size = s.cash.shape[1], s.shares.shape[1]
+def look(
+    first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, w: Scratch, books: Standing, t: Standing
+) -> None:
+    """Writes the view of the books `s` of environments `first` .. `last` - 1.
+
+    Args:
+        books: [A]; t: [N], `books` itself where every symbol has an account.
+    """
+    size = w.size
     for e in range(first, last):
-        value = s.value[e]
+        value, halt, equity, caps = s.value[e], s.halt[e], s.equity[e], sight.caps[e]
+        for n in range(value.size):
+            size[n] = abs(value[n])
+        held = 0
         if c.pooled:
-            gross, held = 0.0, 0
-            for n in range(size):
-                gross += abs(value[n])
+            for n in range(value.size):
                 held += value[n] != 0.0
-            _stand(e, 0, (0, size), gross, held, c, m, s, sight, t)
-            _observe_portfolio(e, gross, held, c, s, sight.portfolio[e, 0], t)
-        else:
-            for a in range(accounts):
-                _stand(e, a, (a, a + 1), abs(value[a]), 0, c, m, s, sight, t)
+        gross = pool(c.pooled, size, w.gross)
+        _bound(c, m, halt, s.directive[e], s.turnover[e], equity, gross, held, caps, books)
+        _appear(c, halt, equity, s.peak[e], s.cash[e], caps, books)
+        if c.pooled:
+            _repeat(books, t)
+            _observe_portfolio(e, held, c, s, sight.portfolio[e, 0], w, books)
         if c.decide_every > 0:
             row = s.directive[e, 0]
             sight.risk[e, 0], sight.cap_share[e, 0] = m.directives[row, 0], m.directives[row, 1]

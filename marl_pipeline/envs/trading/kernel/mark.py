@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from marl_pipeline.envs.trading.kernel.arrays import (
+    Bools,
     Constants,
     Entries,
     Floats,
@@ -17,45 +18,29 @@ from marl_pipeline.envs.trading.kernel.arrays import (
     Tables,
     compiled,
 )
+from marl_pipeline.envs.trading.kernel.rows import pool
+
+SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
+LOG_2 = math.log(2.0)
 
 
 class Sums(NamedTuple):
-    """Working memory of one environment: sizes of positions [N], and room for sums over them [A]."""
+    """Working memory of one environment: sizes of positions [N], and per account [A] sums over them and the growth of
+    equity, the latter also by its bits."""
 
     size: Floats
     net: Floats
     sizes: Floats
+    ratio: Floats
+    ratio_bits: Ints
+    log: Floats
+    log_bits: Ints
+    exponent: Floats
 
     @classmethod
     def empty(cls, size: int, accounts: int) -> Sums:
-        return cls(np.empty(size), *np.empty((2, accounts)))
-
-
-# As in `trade`: numba's cache would not notice a change of a function in another file.
-
-
-@compiled
-def _sum(values: Floats) -> float:
-    """In four lanes: four times as fast as in order, and the same on every machine."""
-    first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
-    whole = values.size - values.size % 4
-    for n in range(0, whole, 4):
-        first += values[n]
-        second += values[n + 1]
-        third += values[n + 2]
-        fourth += values[n + 3]
-    for n in range(whole, values.size):
-        first += values[n]
-    return (first + second) + (third + fourth)
-
-
-@compiled
-def _pool(pooled: bool, values: Floats, room: Floats) -> Floats:
-    """`limits.Rules.pool`: [N] to [A]."""
-    if pooled:
-        room[0] = _sum(values)
-        return room
-    return values
+        net, sizes, ratio, log, exponent = np.empty((5, accounts))
+        return cls(np.empty(size), net, sizes, ratio, ratio.view(np.int64), log, log.view(np.int64), exponent)
 
 
 @compiled
@@ -103,44 +88,93 @@ def _count(
 
 
 @compiled
-def _judge(
-    e: int, opens: bool, decides: bool, c: Constants, s: State, master: Ints, after: State, entries: Entries, w: Sums
-) -> None:
-    """6 judge: the books after the mark, kill switch and counters."""
-    net = _pool(c.pooled, after.value[e], w.net)
-    size = _pool(c.pooled, w.size, w.sizes)
+def _log(ratio_bits: Ints, log: Floats, log_bits: Ints, exponent: Floats) -> None:
+    """Natural logarithms of positive numbers to within an ulp or two: simple enough to be vectorised, as `math.log` is
+    not. x = 2^k m with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh((m - 1) / (m + 1)) by its series."""
+    for a in range(ratio_bits.size):
+        power = (ratio_bits[a] - SQRT_HALF_BITS) >> 52
+        exponent[a] = power
+        log_bits[a] = ratio_bits[a] - (power << 52)
+    for a in range(log.size):
+        s = (log[a] - 1.0) / (log[a] + 1.0)
+        z = s * s
+        tail = z / 21.0 + 1.0 / 19.0
+        tail = tail * z + 1.0 / 17.0
+        tail = tail * z + 1.0 / 15.0
+        tail = tail * z + 1.0 / 13.0
+        tail = tail * z + 1.0 / 11.0
+        tail = tail * z + 1.0 / 9.0
+        tail = tail * z + 1.0 / 7.0
+        tail = tail * z + 1.0 / 5.0
+        tail = tail * z + 1.0 / 3.0
+        log[a] = 2.0 * s + (2.0 * s * z * tail + exponent[a] * LOG_2)
+
+
+@compiled
+def _grow(c: Constants, cash: Floats, net: Floats, before: Floats, equity: Floats, w: Sums) -> None:
+    """6 judge: equity after the mark, and in `w.log` the change of its logarithm."""
+    ratio = w.ratio
     for a in range(net.size):
-        halt, before, fill_equity = s.halt[e, a], s.equity[e, a], entries.fill_equity[e, a]
-        equity = after.cash[e, a] + net[a]
+        equity[a] = cash[a] + net[a]
+        ratio[a] = max(equity[a], c.floor) / max(before[a], c.floor)
+    _log(w.ratio_bits, w.log, w.log_bits, w.exponent)
+
+
+@compiled
+def _switch(
+    c: Constants,
+    size: Floats,
+    equity: Floats,
+    old_peak: Floats,
+    old_halt: Ints,
+    peak: Floats,
+    halt: Ints,
+    tripped: Bools,
+    reentered: Bools,
+) -> None:
+    """6 judge: the kill switch."""
+    remaining = 1.0 - c.drawdown
+    for a in range(size.size):
         flat = size[a] == 0.0
-        moved = max(halt - 1 + (halt == c.liquidating and not flat), 0)
-        reentered = moved == c.cool_down and halt == c.cool_down + 1
-        peak = max(0.0 if reentered else s.peak[e, a], equity)
-        tripped = moved <= c.cool_down and equity <= peak * (1.0 - c.drawdown) and peak > equity
-        if tripped:
-            moved = c.liquidating - flat
-        alive = s.alive[e, a]
-        ratio = max(equity, c.floor) / max(before, c.floor)
-        growth = np.float32(math.log(ratio)) if ratio != 1.0 else np.float32(0.0)
-        entries.growth[e, a] = growth * np.float32(c.reward_scale) if alive else np.float32(0.0)
-        alive = alive and equity > c.floor
-        turned = entries.notional[e, a] / max(fill_equity, c.floor)
-        entries.tripped[e, a] = tripped
-        entries.reentered[e, a] = reentered
-        after.equity[e, a] = equity
-        after.peak[e, a] = peak
-        after.halt[e, a] = moved if alive else c.liquidating
-        after.alive[e, a] = alive
-        if c.counts:
-            after.turnover[e, a] = 0.0 if opens else s.turnover[e, a] + turned
-        if c.decide_every > 0:
-            after.directive[e, a] = master[e, a] if decides else s.directive[e, a]
-        if c.pooled:
-            memory, change = np.float32(c.memory), np.float32(equity / max(before, c.floor) - 1.0)
-            after.last_return[e, a] = change
-            after.last_turnover[e, a] = turned
-            after.mean[e, a] = s.mean[e, a] + memory * (change - s.mean[e, a])
-            after.square[e, a] = s.square[e, a] + memory * (change * change - s.square[e, a])
+        moved = max(old_halt[a] - 1 + ((old_halt[a] == c.liquidating) & (not flat)), 0)
+        reenters = (moved == c.cool_down) & (old_halt[a] == c.cool_down + 1)
+        reference = max(0.0 if reenters else old_peak[a], equity[a])
+        trips = (moved <= c.cool_down) & (equity[a] <= reference * remaining) & (reference > equity[a])
+        peak[a] = reference
+        halt[a] = c.liquidating - flat if trips else moved
+        tripped[a] = trips
+        reentered[a] = reenters
+
+
+@compiled
+def _survive(
+    c: Constants, equity: Floats, log: Floats, old_alive: Bools, alive: Bools, halt: Ints, growth: Singles
+) -> None:
+    """6 judge: what the books earned, and which are out of the game."""
+    scale = np.float32(c.reward_scale)
+    for a in range(equity.size):
+        growth[a] = np.float32(log[a]) * scale if old_alive[a] else np.float32(0.0)
+        lives = old_alive[a] & (equity[a] > c.floor)
+        alive[a] = lives
+        halt[a] = halt[a] if lives else c.liquidating
+
+
+@compiled
+def _tally(e: int, opens: bool, c: Constants, s: State, after: State, entries: Entries) -> None:
+    """6 judge: turnover, and a portfolio's running figures."""
+    if c.counts or c.pooled:
+        for a in range(s.cash.shape[1]):
+            turned = entries.notional[e, a] / max(entries.fill_equity[e, a], c.floor)
+            if c.counts:
+                after.turnover[e, a] = 0.0 if opens else s.turnover[e, a] + turned
+            if c.pooled:
+                after.last_turnover[e, a] = turned
+    if c.pooled:
+        memory = np.float32(c.memory)
+        change = np.float32(after.equity[e, 0] / max(s.equity[e, 0], c.floor) - 1.0)
+        after.last_return[e, 0] = change
+        after.mean[e, 0] = s.mean[e, 0] + memory * (change - s.mean[e, 0])
+        after.square[e, 0] = s.square[e, 0] + memory * (change * change - s.square[e, 0])
 
 
 @compiled
@@ -160,7 +194,7 @@ def _gross(c: Constants, value: Floats, gross: Floats, w: Sums) -> None:
     if c.pooled or c.shorting:
         for n in range(value.size):
             w.size[n] = abs(value[n])
-        pooled = _pool(c.pooled, w.size, w.sizes)
+        pooled = pool(c.pooled, w.size, w.sizes)
         for a in range(gross.size):
             gross[a] = pooled[a]
 
@@ -188,8 +222,17 @@ def mark(
             for n in range(shares.size):
                 trades = s.trades[e, n] + ((traded[n] != 0.0) & (executed[n] != 0))
                 after.trades[e, n] = 0 if opens else trades
-        decides = c.decide_every > 0 and s.steps[e] % c.decide_every == 0
-        _judge(e, opens, decides, c, s, master, after, entries, w)
+        equity, halt = after.equity[e], after.halt[e]
+        _grow(c, after.cash[e], pool(c.pooled, after.value[e], w.net), s.equity[e], equity, w)
+        sizes = pool(c.pooled, w.size, w.sizes)
+        switched = (after.peak[e], halt, entries.tripped[e], entries.reentered[e])
+        _switch(c, sizes, equity, s.peak[e], s.halt[e], *switched)
+        _survive(c, equity, w.log, s.alive[e], after.alive[e], halt, entries.growth[e])
+        _tally(e, opens, c, s, after, entries)
+        if c.decide_every > 0:
+            decides = s.steps[e] % c.decide_every == 0
+            for a in range(equity.size):
+                after.directive[e, a] = master[e, a] if decides else s.directive[e, a]
         _gross(c, after.value[e], entries.gross[e], w)
         if c.pooled:
             _share(c, s.alive[e, 0], s.equity[e, 0], pnl, commission, slippage, entries.own[e])

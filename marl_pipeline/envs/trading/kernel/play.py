@@ -1,4 +1,6 @@
-"""A step of a run of environments in one call: to hand over so many arrays takes time, and holds Python's lock."""
+"""What is called: a step of a run of environments, and a look at them, each in one call: to hand over so many arrays
+takes time, and holds Python's lock.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,17 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Ints, Sight, State, Tables, compiled
-from marl_pipeline.envs.trading.kernel.look import Standing, look
+from marl_pipeline.envs.trading.kernel import look as looking
+from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Ints, Sight, State, Tables, cached
+from marl_pipeline.envs.trading.kernel.look import Scratch, Standing
 from marl_pipeline.envs.trading.kernel.mark import Sums, mark
 from marl_pipeline.envs.trading.kernel.trade import Rows, trade
 
 
-def _phases(sources: int) -> Callable[..., int]:
+def _entries(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
     """The phases live in other files: numba's cache does not watch those, but it does what a function closes over."""
 
-    @compiled
+    @cached
     def play(
         first: int,
         last: int,
@@ -30,16 +33,34 @@ def _phases(sources: int) -> Callable[..., int]:
         sight: Sight,
         rows: Rows,
         sums: Sums,
+        scratch: Scratch,
+        books: Standing,
         standing: Standing,
     ) -> int:
         """Plays environments `first` .. `last` - 1. Returns what `trade` does."""
         assert sources  # part of the closure, and so of the key of the cache
         invalid = trade(first, last, c, m, s, seen, chosen, after, entries, rows)
         mark(first, last, c, m, s, master, after, entries, sums)
-        look(first, last, c, m, after, sight, standing)
+        looking.look(first, last, c, m, after, sight, scratch, books, standing)
         return invalid
 
-    return play
+    @cached
+    def look(
+        first: int,
+        last: int,
+        c: Constants,
+        m: Tables,
+        s: State,
+        sight: Sight,
+        scratch: Scratch,
+        books: Standing,
+        standing: Standing,
+    ) -> None:
+        """See `kernel.look.look`."""
+        assert sources
+        looking.look(first, last, c, m, s, sight, scratch, books, standing)
+
+    return play, look
 
 
 def _fingerprint() -> int:
@@ -49,4 +70,4 @@ def _fingerprint() -> int:
     return int.from_bytes(digest[:6], "big") | 1 << 48
 
 
-play = _phases(_fingerprint())
+play, look = _entries(_fingerprint())

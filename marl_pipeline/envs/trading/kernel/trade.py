@@ -1,7 +1,7 @@
 """From the orders at `t` to the fills at `t + 1` for a run of environments: steps 1 to 4 of docs/timeline.md.
 
 An environment is worked through in rows over its N symbols, each loop simple enough to be vectorised. Rows of accounts
-have length A: `_pool` sums N to A, `_spread` repeats A to N; where every symbol has an account both are the row itself.
+have length A: `pool` sums N to A, `spread` repeats A to N; where every symbol has an account both are the row itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from marl_pipeline.envs.trading.kernel.arrays import (
     Tables,
     compiled,
 )
+from marl_pipeline.envs.trading.kernel.rows import pool, spread
 
 
 class Rows(NamedTuple):
@@ -59,40 +60,6 @@ class Rows(NamedTuple):
 
 
 @compiled
-def _sum(values: Floats) -> float:
-    """In four lanes: four times as fast as in order, and the same on every machine."""
-    first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
-    whole = values.size - values.size % 4
-    for n in range(0, whole, 4):
-        first += values[n]
-        second += values[n + 1]
-        third += values[n + 2]
-        fourth += values[n + 3]
-    for n in range(whole, values.size):
-        first += values[n]
-    return (first + second) + (third + fourth)
-
-
-@compiled
-def _pool(pooled: bool, values: Floats, room: Floats) -> Floats:
-    """`limits.Rules.pool`: [N] to [A]."""
-    if pooled:
-        room[0] = _sum(values)
-        return room
-    return values
-
-
-@compiled
-def _spread(pooled: bool, values: Floats, room: Floats) -> Floats:
-    """[A] to [N]."""
-    if pooled:
-        for n in range(room.size):
-            room[n] = values[0]
-        return room
-    return values
-
-
-@compiled
 def _decide(c: Constants, m: Tables, shares: Floats, allowed: Ints, chosen: Ints, executed: Ints, w: Rows) -> int:
     """What the mask lets through, and its size. Returns how many actions are none of the seven."""
     invalid = 0
@@ -122,7 +89,7 @@ def _force(c: Constants, active: bool, halt: Ints, equity: Floats, value: Floats
     if c.leveraged and active:
         for n in range(value.size):
             w.size[n] = abs(value[n])
-        gross = _pool(c.pooled, w.size, w.sums[0])
+        gross = pool(c.pooled, w.size, w.sums[0])
         for a in range(least.size):
             least[a] = max(least[a], 1.0 - c.leverage * max(equity[a], 0.0) / max(gross[a], 1e-300))
 
@@ -136,7 +103,7 @@ def _carry(
     if c.shorting:
         for n in range(value.size):
             w.size[n] = max(-value[n], 0.0)
-        short = _pool(c.pooled, w.size, w.sums[0])
+        short = pool(c.pooled, w.size, w.sums[0])
         for a in range(cash.size):
             free = cash[a] - short[a]
             interest[a] = max(free, 0.0) * earned
@@ -156,7 +123,7 @@ def _appraise(c: Constants, shares: Floats, fill: Floats, caps: Floats, equity: 
     for n in range(shares.size):
         worth[n] = shares[n] * fill[n]
         value[n] = abs(worth[n])
-    net = _pool(c.pooled, worth, w.sums[0])
+    net = pool(c.pooled, worth, w.sums[0])
     for a in range(equity.size):
         equity[a] = w.carried[a] + net[a]
         w.smallest[a] = c.smallest_order * caps[a] * equity[a]
@@ -167,8 +134,8 @@ def _reduce(
     c: Constants, shares: Floats, fill: Floats, capacity: Floats, turnover: Floats, equity: Floats, w: Rows
 ) -> None:
     """2 reduce: capacity, then what is left of the turnover."""
-    least = _spread(c.pooled, w.least, w.spread[0])
-    smallest = _spread(c.pooled, w.smallest, w.spread[1])
+    least = spread(c.pooled, w.least, w.spread[0])
+    smallest = spread(c.pooled, w.smallest, w.spread[1])
     reduce, value, reduced, freed, size = w.reduce, w.value, w.reduced, w.freed, w.size
     for n in range(shares.size):
         part = max(reduce[n], least[n])
@@ -177,7 +144,7 @@ def _reduce(
         size[n] = abs(shares[n])
         reduced[n] = min(part * size[n], capacity[n])
         freed[n] = reduced[n] * fill[n]
-    total = _pool(c.pooled, freed, w.sums[0])
+    total = pool(c.pooled, freed, w.sums[0])
     scale = w.scale
     for a in range(equity.size):
         room = max(c.turnover - turnover[a], 0.0) * equity[a]
@@ -215,7 +182,7 @@ def _ask(
     c: Constants, now: int, shares: Floats, mark: Floats, capacity: Floats, executed: Ints, slots: float, w: Rows
 ) -> None:
     """3 increase: shares asked for, within the capacity and the free slots."""
-    budget = _spread(c.pooled, w.budget, w.spread[0])
+    budget = spread(c.pooled, w.budget, w.spread[0])
     increase, amount = w.increase, w.amount
     for n in range(shares.size):
         amount[n] = min(increase[n] * budget[n] / mark[n], capacity[n])
@@ -246,11 +213,11 @@ def _limit(
     w: Rows,
 ) -> None:
     """3 increase: the position cap, then what exposure and turnover leave. `w.amount` becomes money."""
-    spread, sums = w.spread, w.sums
+    sums = w.sums
     for a in range(equity.size):
         w.most[a] = caps[a] * equity[a]
-    most = _spread(c.pooled, w.most, spread[0])
-    scale = _spread(c.pooled, w.scale, spread[1])
+    most = spread(c.pooled, w.most, w.spread[0])
+    scale = spread(c.pooled, w.scale, w.spread[1])
     reduced, amount, value, size = w.reduced, w.amount, w.value, w.size
     freed, freed_cost, cost = w.freed, w.freed_cost, w.cost
     for n in range(fill.size):
@@ -264,11 +231,11 @@ def _limit(
         rate = math.sqrt(share) * impact[n] + c.base
         freed_cost[n] = freed[n] * rate
         cost[n] = amount[n] * rate
-    gross = _pool(c.pooled, value, sums[0])
-    sale = _pool(c.pooled, freed, sums[1])
-    sale_cost = _pool(c.pooled, freed_cost, sums[2])
-    total = _pool(c.pooled, amount, sums[3])
-    expense = _pool(c.pooled, cost, sums[4])
+    gross = pool(c.pooled, value, sums[0])
+    sale = pool(c.pooled, freed, sums[1])
+    sale_cost = pool(c.pooled, freed_cost, sums[2])
+    total = pool(c.pooled, amount, sums[3])
+    expense = pool(c.pooled, cost, sums[4])
     limit = c.exposure * (1.0 - c.headroom)
     for a in range(equity.size):
         remaining = equity[a] - sale_cost[a]
@@ -292,9 +259,9 @@ def _pay(
     w: Rows,
 ) -> None:
     """4 pay: the fills and their costs."""
-    scale = _spread(c.pooled, w.scale, w.spread[0])
-    most = _spread(c.pooled, w.most, w.spread[1])
-    smallest = _spread(c.pooled, w.smallest, w.spread[2])
+    scale = spread(c.pooled, w.scale, w.spread[0])
+    most = spread(c.pooled, w.most, w.spread[1])
+    smallest = spread(c.pooled, w.smallest, w.spread[2])
     reduced, amount, value, side, freed = w.reduced, w.amount, w.value, w.side, w.freed
     notional, paid_out = w.notional, w.paid_out
     for n in range(fill.size):
@@ -354,8 +321,8 @@ def trade(
         _ask(c, now, shares, s.mark[e], capacity, executed, seen.slots[e, 0], w)
         _limit(c, fill, m.gone[following], active, impact, per_share, caps, turnover, equity, entries.closed[e], w)
         _pay(c, fill, impact, per_share, traded, entries.commission[e], entries.slippage[e], entries.paid[e], w)
-        spent = _pool(c.pooled, w.paid_out, w.sums[0])
-        notional = _pool(c.pooled, w.notional, w.sums[1])
+        spent = pool(c.pooled, w.paid_out, w.sums[0])
+        notional = pool(c.pooled, w.notional, w.sums[1])
         for a in range(caps.size):
             after.cash[e, a] = w.carried[a] - spent[a]
             entries.notional[e, a] = notional[a]
