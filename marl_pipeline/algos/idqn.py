@@ -6,32 +6,28 @@ With double targets (van Hasselt et al. 2016), duelling heads (Wang et al. 2016)
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, masked, q_networks
-from marl_pipeline.algos.algorithm import Advance
-from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings, follow
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.off_policy import Collector
 from marl_pipeline.algos.prioritised import Priorities, PrioritySettings
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Decisions, Replay
-from marl_pipeline.algos.schedules import Schedule
-from marl_pipeline.config import Count, Fraction, Positive, Section
+from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
+from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream
 
 
-class IDQNSettings(Section):
-    """Everything that can be chosen.
+class IDQNSettings(ValueSettings):
+    """Everything that can be chosen; see `ValueSettings` too.
 
     Attributes:
         reward: what an agent learns from: its `own` reward or the `team`'s.
@@ -39,31 +35,17 @@ class IDQNSettings(Section):
         huber: errors beyond it count linearly.
         priorities: None draws uniformly.
         batch: timesteps per update, with all their agents.
-        collect: steps of every copy per turn; `updates` follow.
-        capacity: environment steps kept; `learn_from`: environment steps before the first update.
     """
 
     network: NetworkSettings
-    descent: DescentSettings
-    target: TargetSettings
-    epsilon: Schedule
-    gamma: Fraction
     reward: Literal["own", "team"]
-    reward_scale: Positive
     n_step: Count
     look_ahead: Count
-    double: bool
     huber: Positive
     priorities: PrioritySettings | None
-    batch: Count
-    collect: Count
-    updates: Count
-    capacity: Count
-    learn_from: Count
-    acceleration: Acceleration
 
 
-class IDQN:
+class IDQN(ValueLearner):
     """Implements `algorithm.Algorithm`.
 
     Raises:
@@ -87,41 +69,41 @@ class IDQN:
                 f"idqn: look_ahead {settings.look_ahead} is shorter than n_step {settings.n_step}; raise look_ahead"
             )
         settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
-        self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
-        self._learned = q_networks(environment, inputs, settings.network, seed=seed, name="idqn")
-        self._target = copy.deepcopy(self._learned).requires_grad_(False)
-        self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
-        self.policy = EpsilonGreedy(environment, self._learned, inputs, memory=0)
+        networks = q_networks(environment, inputs, settings.network, seed=seed, name="idqn")
+        policy = EpsilonGreedy(environment, networks, inputs, memory=0)
         first = environment.reset()
-        self._replay = Replay(environment, first, capacity=settings.capacity, state=False)
-        self._replay.check_room(settings.look_ahead, "idqn")
-        self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
+        replay = Replay(environment, first, capacity=settings.capacity, state=False)
+        replay.check_room(settings.look_ahead, "idqn")
+        super().__init__(
+            environment,
+            settings,
+            learned=networks,
+            policy=policy,
+            replay=replay,
+            collector=Collector(environment, first, policy, replay, stream(own_seed, "exploration")),
+            rows=settings.look_ahead,
+            seed=own_seed,
+            timesteps=timesteps,
+            reduction=reduction,
+        )
+        self._settings, self._inputs = settings, inputs
+        self._networks, self._target_networks = networks, cast(nn.ModuleDict, self._target)
         self._priorities = (
-            Priorities(self._replay, settings.priorities, look_ahead=settings.look_ahead)
+            Priorities(replay, settings.priorities, look_ahead=settings.look_ahead)
             if settings.priorities is not None
             else None
         )
-        self._generator = stream(own_seed, "replay")
-        self._steps = self._updates = 0
         self._errors = settings.acceleration.compiled(self._temporal_differences)
 
-    def advance(self) -> Advance:
-        """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
-        s = self._settings
-        self.policy.epsilon = s.epsilon.at(self._steps / self._timesteps)
-        metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
-        self._steps += s.collect * self._environment.num_envs
-        if self._steps >= s.learn_from and len(self._replay) >= s.look_ahead:
-            if self._priorities is not None:
-                self._priorities.welcome()
-            history = torch.stack([self._update() for _ in range(s.updates)])
-            metrics |= dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
-        return Advance(s.collect * self._environment.num_envs, metrics)
+    def _take_in(self) -> None:
+        """See `ValueLearner`."""
+        if self._priorities is not None:
+            self._priorities.welcome()
 
     def _update(self) -> Tensor:
-        """One gradient step; loss, mean value and gradient norm [3]."""
-        s, progress = self._settings, self._steps / self._timesteps
-        position, importance = self._draw(progress)
+        """See `ValueLearner`."""
+        s = self._settings
+        position, importance = self._draw()
         losses, values, errors, counts = [], [], [], []
         for group in self._environment.groups:
             decisions = self._replay.decisions(
@@ -137,19 +119,16 @@ class IDQN:
         count = torch.stack(counts).sum(0)
         total = count.sum().clamp(min=1)
         loss = torch.stack(losses).sum() / total
-        norm = self._descent.step(loss, progress, count.sum())
+        norm = self._descent.step(loss, self.progress, count.sum())
         if self._priorities is not None:
             self._priorities.update(position, torch.stack(errors).sum(0) / count.clamp(min=1))
-        self._updates += 1
-        if self._updates % s.target.every == 0:
-            follow(self._target, self._learned, s.target.rate)
         return torch.stack([loss.detach(), torch.stack(values).sum() / total, norm])
 
-    def _draw(self, progress: float) -> tuple[Tensor, Tensor]:
+    def _draw(self) -> tuple[Tensor, Tensor]:
         """Positions [batch] and their importance weights [batch]."""
         s = self._settings
         if self._priorities is not None:
-            return self._priorities.draw(s.batch, progress, self._generator)
+            return self._priorities.draw(s.batch, self.progress, self._generator)
         position = self._replay.draw(s.batch, s.look_ahead, self._generator)
         return position, torch.ones(s.batch, device=position.device)
 
@@ -159,11 +138,11 @@ class IDQN:
         now = self._inputs(group, decisions.now.observation)
         later = self._inputs(group, decisions.later.observation)
         nobody = decisions.valid[:0]
-        values = self._learned[group](now, None, nobody)[0]
+        values = self._networks[group](now, None, nobody)[0]
         value = values.gather(-1, decisions.action.unsqueeze(-1)).squeeze(-1).float()
         with torch.no_grad():
-            later_values = self._target[group](later, None, nobody)[0]
-            ranked = self._learned[group](later, None, nobody)[0] if s.double else later_values
+            later_values = self._target_networks[group](later, None, nobody)[0]
+            ranked = self._networks[group](later, None, nobody)[0] if s.double else later_values
             best = masked(ranked, decisions.later.action_mask).argmax(-1, keepdim=True)
             following = later_values.gather(-1, best).squeeze(-1).float()
             target = s.reward_scale * decisions.returns + decisions.factor * following
@@ -171,23 +150,10 @@ class IDQN:
         return error, torch.where(decisions.valid, value.detach(), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "learned": self._learned.state_dict(),
-            "target": self._target.state_dict(),
-            "descent": self._descent.state_dict(),
-            "collector": self._collector.state_dict(),
-            "priorities": self._priorities.state_dict() if self._priorities is not None else {},
-            "generator": self._generator.get_state(),
-            "steps": self._steps,
-            "updates": self._updates,
-        }
+        priorities = self._priorities.state_dict() if self._priorities is not None else {}
+        return super().state_dict() | {"priorities": priorities}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._learned.load_state_dict(state["learned"])
-        self._target.load_state_dict(state["target"])
-        self._descent.load_state_dict(state["descent"])
-        self._collector.load_state_dict(state["collector"])
+        super().load_state_dict(state)
         if self._priorities is not None:
             self._priorities.load_state_dict(state["priorities"])
-        self._generator.set_state(state["generator"].cpu())
-        self._steps, self._updates = state["steps"], state["updates"]

@@ -6,26 +6,21 @@ reward in windows of consecutive steps.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, masked, q_networks
-from marl_pipeline.algos.algorithm import Advance
-from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings, follow
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.mixers import Monotonic, Sum
 from marl_pipeline.algos.off_policy import Collector
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay, Windows
 from marl_pipeline.algos.returns import lambda_returns, n_step_returns
-from marl_pipeline.algos.schedules import Schedule
-from marl_pipeline.config import Count, Fraction, Positive, Section
+from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
+from marl_pipeline.config import Count, Fraction, Section
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.seeding import forked, stream
 
@@ -38,41 +33,26 @@ class MixerSettings(Section):
     hyper: Count
 
 
-class QMIXSettings(Section):
-    """Everything that can be chosen.
+class QMIXSettings(ValueSettings):
+    """Everything that can be chosen; see `ValueSettings` too.
 
     Attributes:
         targets: `n_step` returns of `n_step` steps, or `lambda` returns, inside the window.
-        double: the learned network picks the next action, the target network values it (van Hasselt et al. 2016).
         window: consecutive steps learned together, and the rows between two starts where a memory is kept.
         burn_in: the first steps of a window that only warm up the memory (Kapturowski et al. 2019).
         batch: windows per update.
-        collect: steps of every copy per turn; `updates` follow.
-        capacity: environment steps kept; `learn_from`: environment steps before the first update.
     """
 
     network: NetworkSettings
     mixer: MixerSettings
-    descent: DescentSettings
-    target: TargetSettings
-    epsilon: Schedule
-    gamma: Fraction
     targets: Literal["n_step", "lambda"]
     n_step: Count
     td_lambda: Fraction
-    double: bool
-    reward_scale: Positive
     window: Count
     burn_in: int
-    batch: Count
-    collect: Count
-    updates: Count
-    capacity: Count
-    learn_from: Count
-    acceleration: Acceleration
 
 
-class QMIX:
+class QMIX(ValueLearner):
     """Implements `algorithm.Algorithm`."""
 
     def __init__(
@@ -86,7 +66,6 @@ class QMIX:
         reduction: Reduction = ALONE,
     ) -> None:
         settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
-        self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
         networks = q_networks(environment, inputs, settings.network, seed=seed, name="qmix")
         agents = sum(spec.agents for spec in environment.groups.values())
         state = environment.state_size or sum(
@@ -98,49 +77,43 @@ class QMIX:
                 if settings.mixer.kind == "sum"
                 else Monotonic(agents, state, width=settings.mixer.width, hyper=settings.mixer.hyper)
             )
-        self._networks, self._mixer = networks, mixer.to(environment.device)
-        self._target_networks = copy.deepcopy(self._networks).requires_grad_(False)
-        self._target_mixer = copy.deepcopy(self._mixer).requires_grad_(False)
-        self._learned = nn.ModuleDict({"networks": self._networks, "mixer": self._mixer})
-        self._target = nn.ModuleDict({"networks": self._target_networks, "mixer": self._target_mixer})
-        self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
-        self.policy = EpsilonGreedy(environment, networks, inputs, memory=settings.network.memory)
+        mixer = mixer.to(environment.device)
+        policy = EpsilonGreedy(environment, networks, inputs, memory=settings.network.memory)
         first = environment.reset()
-        self._replay = Replay(
+        replay = Replay(
             environment,
             first,
             capacity=settings.capacity,
-            memory=self.policy.memory_sizes(),
+            memory=policy.memory_sizes(),
             stride=settings.window if settings.network.memory else 1,
         )
-        self._replay.check_room(settings.window, "qmix")
-        self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
-        self._generator = stream(own_seed, "replay")
-        self._steps = self._updates = 0
+        replay.check_room(settings.window, "qmix")
+        super().__init__(
+            environment,
+            settings,
+            learned=nn.ModuleDict({"networks": networks, "mixer": mixer}),
+            policy=policy,
+            replay=replay,
+            collector=Collector(environment, first, policy, replay, stream(own_seed, "exploration")),
+            rows=settings.window,
+            seed=own_seed,
+            timesteps=timesteps,
+            reduction=reduction,
+        )
+        self._settings, self._inputs = settings, inputs
+        self._networks, self._mixer = networks, mixer
+        target = cast(nn.ModuleDict, self._target)
+        self._target_networks, self._target_mixer = cast(nn.ModuleDict, target["networks"]), target["mixer"]
         self._loss = settings.acceleration.compiled(self._losses)
 
-    def advance(self) -> Advance:
-        """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
-        s = self._settings
-        self.policy.epsilon = s.epsilon.at(self._steps / self._timesteps)
-        metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
-        self._steps += s.collect * self._environment.num_envs
-        if self._steps >= s.learn_from and len(self._replay) >= s.window:
-            history = torch.stack([self._update() for _ in range(s.updates)])
-            metrics |= dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
-        return Advance(s.collect * self._environment.num_envs, metrics)
-
     def _update(self) -> Tensor:
-        """One gradient step; loss, mean team value and gradient norm [3]."""
+        """See `ValueLearner`; the value is the team's."""
         s = self._settings
         windows = self._replay.windows(self._replay.draw(s.batch, s.window, self._generator), s.window)
         rows = {group: self._inputs(group, seen.observation) for group, seen in windows.scene.groups.items()}
         with s.acceleration.autocast(self._environment.device):
             loss, q_mean = self._loss(windows, rows)
-        norm = self._descent.step(loss, self._steps / self._timesteps, windows.valid[s.burn_in :].sum())
-        self._updates += 1
-        if self._updates % s.target.every == 0:
-            follow(self._target, self._learned, s.target.rate)
+        norm = self._descent.step(loss, self.progress, windows.valid[s.burn_in :].sum())
         return torch.stack([loss.detach(), q_mean, norm])
 
     def _losses(self, windows: Windows, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -179,22 +152,3 @@ class QMIX:
         if s.targets == "lambda":
             return lambda_returns(reward, discount, following.float(), windows.cut, s.td_lambda)
         return n_step_returns(reward, discount, following.float(), windows.cut, s.n_step)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "learned": self._learned.state_dict(),
-            "target": self._target.state_dict(),
-            "descent": self._descent.state_dict(),
-            "collector": self._collector.state_dict(),
-            "generator": self._generator.get_state(),
-            "steps": self._steps,
-            "updates": self._updates,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._learned.load_state_dict(state["learned"])
-        self._target.load_state_dict(state["target"])
-        self._descent.load_state_dict(state["descent"])
-        self._collector.load_state_dict(state["collector"])
-        self._generator.set_state(state["generator"].cpu())
-        self._steps, self._updates = state["steps"], state["updates"]

@@ -36,7 +36,7 @@ from marl_pipeline.envs.trading.observation import (
 THREAD_SHARE = 4096
 """Symbols that a thread is worth being woken for."""
 
-HEAD_START = 3072
+HEAD_START = 2048
 """Symbols that the calling thread has played by the time the others are awake."""
 
 PIECE = 8192
