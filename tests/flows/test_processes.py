@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from checkouts import small_checkout, wait_for
 
-from flows.processes import Children, InterruptedStageError, StageFailedError
+from flows.processes import Children, InterruptedStageError, StageFailedError, stopping_on_signals
 
 
 @pytest.fixture
@@ -58,15 +58,15 @@ def test_stopping_ends_the_running_stage_and_starts_no_other(root: Path) -> None
         except InterruptedStageError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=("make@0",))]
-    threads[0].start()
-    wait_for(root / "started" / "0.txt")
-    threads.append(threading.Thread(target=run, args=("make@1",)))
-    threads[1].start()
-    begun = time.monotonic()
-    children.stop(signal.SIGINT)
-    for thread in threads:
-        thread.join(timeout=30)
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("make@0", "make@1")]
+    with stopping_on_signals(children):  # started in the background, tests and their children would ignore SIGINT
+        threads[0].start()
+        wait_for(root / "started" / "0.txt")
+        threads[1].start()
+        begun = time.monotonic()
+        children.stop(signal.SIGINT)
+        for thread in threads:
+            thread.join(timeout=30)
     assert len(errors) == 2
     assert time.monotonic() - begun < 20
     assert not (root / "started" / "1.txt").exists()
