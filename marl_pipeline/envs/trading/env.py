@@ -188,7 +188,7 @@ class TradingEnv:
         outcome, self._view = self._engine.step(before, self._view, chosen, master)
         self.book, self.ledger = outcome.book, outcome.ledger
         self.chosen, self.executed = chosen, outcome.executed
-        ruined = ~self.book.alive.any(-1)
+        ruined = ~self.book.alive.amax(-1)
         self._done = (ruined, (self.book.bar >= self.book.end) & ~ruined)
         paid = self.rewards.pay(
             before, self.book, outcome.ledger, outcome.executed, allowed, outcome.own, outcome.growth
