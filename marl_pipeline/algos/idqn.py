@@ -7,23 +7,21 @@ With double targets (van Hasselt et al. 2016), duelling heads (Wang et al. 2016)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, masked, q_networks
+from marl_pipeline.algos.action_values import masked
 from marl_pipeline.algos.inputs import Inputs
-from marl_pipeline.algos.off_policy import Collector
 from marl_pipeline.algos.prioritised import Priorities, PrioritySettings
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Decisions, Replay
 from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
 from marl_pipeline.config import Count, Positive
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
-from marl_pipeline.seeding import stream
 
 
 class IDQNSettings(ValueSettings):
@@ -37,7 +35,6 @@ class IDQNSettings(ValueSettings):
         batch: timesteps per update, with all their agents.
     """
 
-    network: NetworkSettings
     reward: Literal["own", "team"]
     n_step: Count
     look_ahead: Count
@@ -45,12 +42,14 @@ class IDQNSettings(ValueSettings):
     priorities: PrioritySettings | None
 
 
-class IDQN(ValueLearner):
+class IDQN(ValueLearner[IDQNSettings]):
     """Implements `algorithm.Algorithm`.
 
     Raises:
         UserError: the settings contradict each other or do not fit the environment.
     """
+
+    name = "idqn"
 
     def __init__(
         self,
@@ -68,32 +67,20 @@ class IDQN(ValueLearner):
             raise UserError(
                 f"idqn: look_ahead {settings.look_ahead} is shorter than n_step {settings.n_step}; raise look_ahead"
             )
-        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
-        networks = q_networks(environment, inputs, settings.network, seed=seed, name="idqn")
-        policy = EpsilonGreedy(environment, networks, inputs, memory=0)
-        first = environment.reset()
-        replay = Replay(environment, first, capacity=settings.capacity, state=False)
-        replay.check_room(settings.look_ahead, "idqn")
-        super().__init__(
-            environment,
-            settings,
-            learned=networks,
-            policy=policy,
-            replay=replay,
-            collector=Collector(environment, first, policy, replay, stream(own_seed, "exploration")),
-            rows=settings.look_ahead,
-            seed=own_seed,
-            timesteps=timesteps,
-            reduction=reduction,
-        )
-        self._settings, self._inputs = settings, inputs
-        self._networks, self._target_networks = networks, cast(nn.ModuleDict, self._target)
+        super().__init__(environment, inputs, settings, seed=seed, timesteps=timesteps, reduction=reduction)
         self._priorities = (
-            Priorities(replay, settings.priorities, look_ahead=settings.look_ahead)
+            Priorities(self._replay, settings.priorities, look_ahead=settings.look_ahead)
             if settings.priorities is not None
             else None
         )
         self._errors = settings.acceleration.compiled(self._temporal_differences)
+
+    def _new_replay(self, first: Timestep) -> Replay:
+        return Replay(self._environment, first, capacity=self._settings.capacity, state=False)
+
+    @property
+    def _rows(self) -> int:
+        return self._settings.look_ahead
 
     def _take_in(self) -> None:
         """See `ValueLearner`."""
@@ -141,7 +128,7 @@ class IDQN(ValueLearner):
         values = self._networks[group](now, None, nobody)[0]
         value = values.gather(-1, decisions.action.unsqueeze(-1)).squeeze(-1).float()
         with torch.no_grad():
-            later_values = self._target_networks[group](later, None, nobody)[0]
+            later_values = self._target[group](later, None, nobody)[0]
             ranked = self._networks[group](later, None, nobody)[0] if s.double else later_values
             best = masked(ranked, decisions.later.action_mask).argmax(-1, keepdim=True)
             following = later_values.gather(-1, best).squeeze(-1).float()

@@ -15,25 +15,24 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.action_codes import Ranges
 from marl_pipeline.algos.algorithm import Advance
 from marl_pipeline.algos.decentralised import DecentralisedActors, raw_outputs
 from marl_pipeline.algos.descent import Descent, DescentSettings, follow
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.noise import Noise
-from marl_pipeline.algos.off_policy import Collector
+from marl_pipeline.algos.off_policy import Collector, OffPolicySettings
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay, Scene
 from marl_pipeline.algos.schedules import Schedule
 from marl_pipeline.algos.stacked import CentralCritics
-from marl_pipeline.config import Count, Fraction, Positive, Section
+from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream
 
 
-class MADDPGSettings(Section):
+class MADDPGSettings(OffPolicySettings):
     """Everything that can be chosen.
 
     Attributes:
@@ -49,10 +48,7 @@ class MADDPGSettings(Section):
         raw_penalty: weight of the mean square of the actors' raw outputs (logits), which keeps them from saturating.
         noise: exploration with continuous actions; discrete ones explore by being drawn.
         random_actions: share of actions drawn uniformly from all allowed ones.
-        reward_scale: factor on rewards, as the critics learn them.
         batch: timesteps per update, with all their agents.
-        collect: steps of every copy per turn; `updates` follow.
-        capacity: environment steps kept; `learn_from`: environment steps before the first update.
     """
 
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -70,14 +66,6 @@ class MADDPGSettings(Section):
     raw_penalty: Annotated[float, Field(ge=0.0)]
     noise: Noise
     random_actions: Schedule
-    gamma: Fraction
-    reward_scale: Positive
-    batch: Count
-    collect: Count
-    updates: Count
-    capacity: Count
-    learn_from: Count
-    acceleration: Acceleration
 
 
 @dataclass(frozen=True)

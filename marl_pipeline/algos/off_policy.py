@@ -7,9 +7,28 @@ from typing import Any
 
 import torch
 
+from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.algorithm import Policy, forget
 from marl_pipeline.algos.replay import Replay
+from marl_pipeline.config import Count, Fraction, Positive, Section
 from marl_pipeline.envs.protocol import Environment, Timestep
+
+
+class OffPolicySettings(Section):
+    """Attributes:
+    reward_scale: factor on rewards, as they are learned.
+    collect: steps of every copy per turn; `updates` follow.
+    capacity: environment steps kept; `learn_from`: environment steps before the first update.
+    """
+
+    gamma: Fraction
+    reward_scale: Positive
+    batch: Count
+    collect: Count
+    updates: Count
+    capacity: Count
+    learn_from: Count
+    acceleration: Acceleration
 
 
 class Collector:

@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, masked, q_networks
+from marl_pipeline.algos.action_values import masked
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.mixers import Monotonic, Sum
-from marl_pipeline.algos.off_policy import Collector
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay, Windows
 from marl_pipeline.algos.returns import lambda_returns, n_step_returns
 from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
 from marl_pipeline.config import Count, Fraction, Section
-from marl_pipeline.envs.protocol import Environment
-from marl_pipeline.seeding import forked, stream
+from marl_pipeline.envs.protocol import Environment, Timestep
+from marl_pipeline.seeding import forked
 
 
 class MixerSettings(Section):
@@ -43,7 +42,6 @@ class QMIXSettings(ValueSettings):
         batch: windows per update.
     """
 
-    network: NetworkSettings
     mixer: MixerSettings
     targets: Literal["n_step", "lambda"]
     n_step: Count
@@ -52,8 +50,10 @@ class QMIXSettings(ValueSettings):
     burn_in: int
 
 
-class QMIX(ValueLearner):
+class QMIX(ValueLearner[QMIXSettings]):
     """Implements `algorithm.Algorithm`."""
+
+    name = "qmix"
 
     def __init__(
         self,
@@ -65,46 +65,33 @@ class QMIX(ValueLearner):
         timesteps: int,
         reduction: Reduction = ALONE,
     ) -> None:
-        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
-        networks = q_networks(environment, inputs, settings.network, seed=seed, name="qmix")
+        super().__init__(environment, inputs, settings, seed=seed, timesteps=timesteps, reduction=reduction)
+        self._target_networks = cast(nn.ModuleDict, self._target["networks"])
+        self._loss = settings.acceleration.compiled(self._losses)
+
+    def _all_learned(self, seed: int) -> nn.ModuleDict:
+        environment, given = self._environment, self._settings.mixer
         agents = sum(spec.agents for spec in environment.groups.values())
         state = environment.state_size or sum(
-            spec.agents * inputs.width(group) for group, spec in environment.groups.items()
+            spec.agents * self._inputs.width(group) for group, spec in environment.groups.items()
         )
         with forked(seed, "mixer", torch.device("cpu")):
-            mixer = (
-                Sum()
-                if settings.mixer.kind == "sum"
-                else Monotonic(agents, state, width=settings.mixer.width, hyper=settings.mixer.hyper)
-            )
-        mixer = mixer.to(environment.device)
-        policy = EpsilonGreedy(environment, networks, inputs, memory=settings.network.memory)
-        first = environment.reset()
-        replay = Replay(
-            environment,
+            mixer = Sum() if given.kind == "sum" else Monotonic(agents, state, width=given.width, hyper=given.hyper)
+        return nn.ModuleDict({"networks": self._networks, "mixer": mixer.to(environment.device)})
+
+    def _new_replay(self, first: Timestep) -> Replay:
+        s = self._settings
+        return Replay(
+            self._environment,
             first,
-            capacity=settings.capacity,
-            memory=policy.memory_sizes(),
-            stride=settings.window if settings.network.memory else 1,
+            capacity=s.capacity,
+            memory=self.policy.memory_sizes(),
+            stride=s.window if s.network.memory else 1,
         )
-        replay.check_room(settings.window, "qmix")
-        super().__init__(
-            environment,
-            settings,
-            learned=nn.ModuleDict({"networks": networks, "mixer": mixer}),
-            policy=policy,
-            replay=replay,
-            collector=Collector(environment, first, policy, replay, stream(own_seed, "exploration")),
-            rows=settings.window,
-            seed=own_seed,
-            timesteps=timesteps,
-            reduction=reduction,
-        )
-        self._settings, self._inputs = settings, inputs
-        self._networks, self._mixer = networks, mixer
-        target = cast(nn.ModuleDict, self._target)
-        self._target_networks, self._target_mixer = cast(nn.ModuleDict, target["networks"]), target["mixer"]
-        self._loss = settings.acceleration.compiled(self._losses)
+
+    @property
+    def _rows(self) -> int:
+        return self._settings.window
 
     def _update(self) -> Tensor:
         """See `ValueLearner`; the value is the team's."""
@@ -135,9 +122,9 @@ class QMIX(ValueLearner):
             if windows.scene.state.shape[-1]
             else torch.cat([table.flatten(-2) for table in rows.values()], dim=-1)
         )
-        team = self._mixer(torch.cat(chosen, dim=-1), state[:-1])
+        team = self._learned["mixer"](torch.cat(chosen, dim=-1), state[:-1])
         with torch.no_grad():
-            team_following = self._target_mixer(torch.cat(following, dim=-1), state[1:])
+            team_following = self._target["mixer"](torch.cat(following, dim=-1), state[1:])
             target = self._returns(windows, team_following)
         weight = windows.valid.float()
         weight[: s.burn_in] = 0.0

@@ -5,76 +5,83 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.acceleration import Acceleration
-from marl_pipeline.algos.action_values import EpsilonGreedy
+from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, q_networks
 from marl_pipeline.algos.algorithm import Advance
 from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings, follow
-from marl_pipeline.algos.off_policy import Collector
-from marl_pipeline.algos.reduction import Reduction
+from marl_pipeline.algos.inputs import Inputs
+from marl_pipeline.algos.off_policy import Collector, OffPolicySettings
+from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay
 from marl_pipeline.algos.schedules import Schedule
-from marl_pipeline.config import Count, Fraction, Positive, Section
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.seeding import stream
 
 
-class ValueSettings(Section):
+class ValueSettings(OffPolicySettings):
     """Attributes:
     double: the learned network picks the next action, the target network values it (van Hasselt et al. 2016).
-    collect: steps of every copy per turn; `updates` follow.
-    capacity: environment steps kept; `learn_from`: environment steps before the first update.
     """
 
+    network: NetworkSettings
     descent: DescentSettings
     target: TargetSettings
     epsilon: Schedule
-    gamma: Fraction
     double: bool
-    reward_scale: Positive
-    batch: Count
-    collect: Count
-    updates: Count
-    capacity: Count
-    learn_from: Count
-    acceleration: Acceleration
 
 
-class ValueLearner(ABC):
+S = TypeVar("S", bound=ValueSettings)
+
+
+class ValueLearner(ABC, Generic[S]):
     """Implements `algorithm.Algorithm` but for the update.
 
-    Args:
-        learned: all that is learned.
-        replay: filled from here on; it starts with `first`.
-        rows: consecutive rows of the replay that an update needs.
-        seed: of exploration and of the draws from the replay.
+    Attributes:
+        name: of the algorithm, for messages.
     """
+
+    name: ClassVar[str]
 
     def __init__(
         self,
         environment: Environment,
-        settings: ValueSettings,
+        inputs: Inputs,
+        settings: S,
         *,
-        learned: nn.Module,
-        policy: EpsilonGreedy,
-        replay: Replay,
-        collector: Collector,
-        rows: int,
         seed: int,
         timesteps: int,
-        reduction: Reduction,
+        reduction: Reduction = ALONE,
     ) -> None:
-        self.policy = policy
-        self._environment, self._turn, self._rows, self._timesteps = environment, settings, rows, timesteps
-        self._learned, self._target = learned, copy.deepcopy(learned).requires_grad_(False)
-        self._descent = Descent(learned.parameters(), settings.descent, reduction)
-        self._replay, self._collector = replay, collector
-        self._generator = stream(seed, "replay")
+        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
+        self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
+        self._networks = q_networks(environment, inputs, settings.network, seed=seed, name=self.name)
+        self._learned = self._all_learned(seed)
+        self._target = copy.deepcopy(self._learned).requires_grad_(False)
+        self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
+        self.policy = EpsilonGreedy(environment, self._networks, inputs, memory=settings.network.memory)
+        first = environment.reset()
+        self._replay = self._new_replay(first)
+        self._replay.check_room(self._rows, self.name)
+        self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
+        self._generator = stream(own_seed, "replay")
         self._steps = self._updates = 0
+
+    def _all_learned(self, seed: int) -> nn.ModuleDict:
+        """The agents' networks, and what is learned beside them; `seed` fixes the initial weights."""
+        del seed
+        return self._networks
+
+    @abstractmethod
+    def _new_replay(self, first: Timestep) -> Replay: ...
+
+    @property
+    @abstractmethod
+    def _rows(self) -> int:
+        """Consecutive rows of the replay that an update needs."""
 
     @property
     def progress(self) -> float:
@@ -83,25 +90,25 @@ class ValueLearner(ABC):
 
     def advance(self) -> Advance:
         """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
-        turn = self._turn
-        self.policy.epsilon = turn.epsilon.at(self.progress)
-        metrics = self._collector.collect(turn.collect) | {"epsilon": self.policy.epsilon}
-        steps = turn.collect * self._environment.num_envs
+        s = self._settings
+        self.policy.epsilon = s.epsilon.at(self.progress)
+        metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
+        steps = s.collect * self._environment.num_envs
         self._steps += steps
-        if self._steps >= turn.learn_from and len(self._replay) >= self._rows:
+        if self._steps >= s.learn_from and len(self._replay) >= self._rows:
             self._take_in()
-            history = torch.stack([self._updated() for _ in range(turn.updates)])
+            history = torch.stack([self._updated() for _ in range(s.updates)])
             metrics |= dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
         return Advance(steps, metrics)
 
     def _updated(self) -> Tensor:
         figures = self._update()
         self._updates += 1
-        if self._updates % self._turn.target.every == 0:
-            follow(self._target, self._learned, self._turn.target.rate)
+        if self._updates % self._settings.target.every == 0:
+            follow(self._target, self._learned, self._settings.target.rate)
         return figures
 
-    def _take_in(self) -> None:  # noqa: B027 - most have nothing to do
+    def _take_in(self) -> None:
         """Before the updates of a turn: what was collected is in the replay."""
 
     @abstractmethod
