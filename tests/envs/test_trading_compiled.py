@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from marl_pipeline.envs.conformance import check_environment, check_equal, tenso
 from marl_pipeline.envs.trading.accounts import Ledger
 from marl_pipeline.envs.trading.compiled import CompiledEngine
 from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.envs.trading.kernel.mark import Sums, _log
+from marl_pipeline.envs.trading.kernel.play import Memory
 from marl_pipeline.envs.trading.limits import Mode
 from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.envs.trading.stepping import TensorEngine
@@ -133,6 +137,45 @@ def test_threads_change_no_bit(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             torch.set_num_threads(threads)
     check_equal(*steps, "threads change the step")
+
+
+def test_a_failure_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write into the room of the step, which the next step may be given."""
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.THREAD_SHARE", 1)
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.PIECE", 1)
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.HEAD_START", 0)
+    caller, writing, finished = threading.current_thread(), threading.Event(), threading.Event()
+
+    def work(first: int, last: int, memory: Memory) -> int:
+        if threading.current_thread() is caller:
+            assert writing.wait(10)
+            raise MemoryError
+        writing.set()
+        time.sleep(0.2)
+        finished.set()
+        return 0
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        engine = make(2, "portfolio", "compiled", {}, num_envs=2)._engine
+        assert isinstance(engine, CompiledEngine)
+        with pytest.raises(MemoryError):
+            engine._share_out(2, work)
+    finally:
+        torch.set_num_threads(threads)
+    assert finished.is_set()
+
+
+def test_logarithms_are_right_to_two_units_in_the_last_place() -> None:
+    rng = np.random.default_rng(0)
+    near, far = 1.0 + rng.normal(0.0, 0.02, 200_000).clip(-0.9), np.exp(rng.uniform(-700.0, 700.0, 200_000))
+    ratios = np.concatenate([near, far, [1.0, np.nextafter(1.0, 0.0), np.nextafter(1.0, 2.0), 0.5**0.5, 2.0**0.5]])
+    w = Sums.empty(1, len(ratios))
+    w.ratio[:] = ratios
+    _log(w.ratio_bits, w.log, w.log_bits, w.exponent)
+    expected = np.log(ratios)
+    assert (np.abs(w.log - expected) <= 2.0 * np.spacing(np.abs(expected))).all()
 
 
 def test_an_action_that_is_none_is_refused_and_nothing_happens() -> None:

@@ -15,6 +15,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
@@ -206,6 +207,7 @@ def _rate(schedule: Schedule) -> Callable[[float], float]:
 def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
     model, policy = learner.model, blank_policy(task)
     watch = Watch(task, policy, lambda: transfer(learner.parameters, list(policy.module.parameters())))
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder behind
     agents = model.n_envs // task.num_envs
     if saved is not None:
         watch.resume(saved)

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +20,7 @@ from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.book import Book
 from marl_pipeline.envs.trading.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Sight, State, Tables
-from marl_pipeline.envs.trading.kernel.look import Scratch, Standing
-from marl_pipeline.envs.trading.kernel.mark import Sums
-from marl_pipeline.envs.trading.kernel.play import look, play
-from marl_pipeline.envs.trading.kernel.trade import Rows
+from marl_pipeline.envs.trading.kernel.play import Memory, look, play
 from marl_pipeline.envs.trading.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
 from marl_pipeline.envs.trading.memory import Block, Rooms, merged, named
 from marl_pipeline.envs.trading.observation import (
@@ -41,23 +38,6 @@ HEAD_START = 2048
 
 PIECE = 8192
 """Symbols of the smallest run of environments that is handed over at once."""
-
-
-class Memory(NamedTuple):
-    """Working memory of one thread."""
-
-    rows: Rows
-    sums: Sums
-    scratch: Scratch
-    books: Standing
-    standing: Standing
-
-    @classmethod
-    def empty(cls, size: int, accounts: int) -> Memory:
-        standing = Standing.empty(size)
-        books = standing if accounts == size else Standing.empty(accounts)
-        scratch = Scratch.empty(size, accounts)
-        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
 
 
 class CompiledEngine:
@@ -90,7 +70,7 @@ class CompiledEngine:
 
         def work(first: int, last: int, memory: Memory) -> int:
             books = (before, decided, actions, directives, after_arrays, entries, sight)
-            return play(first, last, constants, tables, *books, *memory)
+            return play(first, last, constants, tables, *books, memory)
 
         invalid = self._share_out(book.bar.shape[0], work)
         if invalid:
@@ -104,7 +84,7 @@ class CompiledEngine:
         state, constants, tables = self._state(book), self._constants, self._tables
 
         def work(first: int, last: int, memory: Memory) -> int:
-            look(first, last, constants, tables, state, sight, *memory[2:])
+            look(first, last, constants, tables, state, sight, memory)
             return 0
 
         self._share_out(book.bar.shape[0], work)
@@ -156,7 +136,11 @@ class CompiledEngine:
             return sum(work(first, last, own) for first, last in pieces)
 
         rest = [_threads(threads, os.getpid()).submit(turns, memory[k]) for k in range(1, threads)]
-        return turns(memory[0]) + sum(future.result() for future in rest)
+        try:
+            own = turns(memory[0])
+        finally:
+            wait(rest)  # whatever happened here: they write into arrays that would be handed out again
+        return own + sum(future.result() for future in rest)
 
 
 def _pieces(envs: int, size: int, threads: int) -> Iterator[tuple[int, int]]:

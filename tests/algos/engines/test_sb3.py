@@ -52,7 +52,8 @@ def test_the_policy_decides_as_the_library_does(make: Any, monkeypatch: pytest.M
     assert actions["agents"].flatten().tolist() == theirs.tolist()
 
 
-def test_it_learns_and_tells_where_it_is() -> None:
+def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     told: list[int] = []
     chosen = spread_task(400, evaluate_every=200, on_step=lambda label, step, total, metrics: told.append(step))
     trained = sb3.train(chosen)
@@ -65,6 +66,7 @@ def test_it_learns_and_tells_where_it_is() -> None:
     assert trained.steps_to(0.0) is None
     again = sb3.train(replace(chosen, on_step=lambda *_: None))
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in trained.weights.items())
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
 def test_masks_are_kept_where_actions_are_forbidden() -> None:

@@ -7,12 +7,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from marl_pipeline.envs.trading.kernel import look as looking
 from marl_pipeline.envs.trading.kernel.arrays import Constants, Entries, Ints, Sight, State, Tables, cached
 from marl_pipeline.envs.trading.kernel.look import Scratch, Standing
 from marl_pipeline.envs.trading.kernel.mark import Sums, mark
 from marl_pipeline.envs.trading.kernel.trade import Rows, trade
+
+
+class Memory(NamedTuple):
+    """Working memory of one thread."""
+
+    rows: Rows
+    sums: Sums
+    scratch: Scratch
+    books: Standing
+    standing: Standing
+
+    @classmethod
+    def empty(cls, size: int, accounts: int) -> Memory:
+        standing = Standing.empty(size)
+        books = standing if accounts == size else Standing.empty(accounts)
+        scratch = Scratch.empty(size, accounts)
+        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
 
 
 def _entries(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
@@ -31,34 +49,20 @@ def _entries(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
         after: State,
         entries: Entries,
         sight: Sight,
-        rows: Rows,
-        sums: Sums,
-        scratch: Scratch,
-        books: Standing,
-        standing: Standing,
+        memory: Memory,
     ) -> int:
         """Plays environments `first` .. `last` - 1. Returns what `trade` does."""
         assert sources  # part of the closure, and so of the key of the cache
-        invalid = trade(first, last, c, m, s, seen, chosen, after, entries, rows)
-        mark(first, last, c, m, s, master, after, entries, sums)
-        looking.look(first, last, c, m, after, sight, scratch, books, standing)
+        invalid = trade(first, last, c, m, s, seen, chosen, after, entries, memory.rows)
+        mark(first, last, c, m, s, master, after, entries, memory.sums)
+        looking.look(first, last, c, m, after, sight, memory.scratch, memory.books, memory.standing)
         return invalid
 
     @cached
-    def look(
-        first: int,
-        last: int,
-        c: Constants,
-        m: Tables,
-        s: State,
-        sight: Sight,
-        scratch: Scratch,
-        books: Standing,
-        standing: Standing,
-    ) -> None:
+    def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, memory: Memory) -> None:
         """See `kernel.look.look`."""
         assert sources
-        looking.look(first, last, c, m, s, sight, scratch, books, standing)
+        looking.look(first, last, c, m, s, sight, memory.scratch, memory.books, memory.standing)
 
     return play, look
 
