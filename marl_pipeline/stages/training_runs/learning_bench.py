@@ -19,6 +19,8 @@ import torch
 from rich.table import Table
 
 from marl_pipeline.algos import registry
+from marl_pipeline.algos.algorithm import Algorithm
+from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.config import load_params
 from marl_pipeline.stages.harness import set_threads
 from marl_pipeline.stages.training_runs.market import synthetic_dataset, world_of
@@ -67,6 +69,26 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """How near the updates of an on-policy algorithm run to the machine's limit; see `algos.utilisation`.
+
+    Attributes:
+        flops_per_step: of all updates on a rollout, by its environment steps.
+        flops_per_s: of the updates alone.
+        peak_flops_per_s: of a large matrix product on the same threads.
+    """
+
+    system: str
+    algo: str
+    agents: int
+    threads: int
+    device: str
+    flops_per_step: float
+    flops_per_s: float
+    peak_flops_per_s: float
+
+
+@dataclass(frozen=True)
 class Absent:
     """A peer that could not be measured, and why."""
 
@@ -75,7 +97,7 @@ class Absent:
     reason: str
 
 
-Row = Speed | Update | Absent
+Row = Speed | Arithmetic | Update | Absent
 
 
 def measure(
@@ -88,9 +110,10 @@ def measure(
     agents: Sequence[int],
     peer_python: Path | None,
 ) -> Iterator[Row]:
-    """Speeds of `algos` on `ENV`, those of the peer if its interpreter is given, then the updates of `agents`."""
+    """Speeds of `algos` on `ENV`, what their updates compute where they are on-policy, the peer if its interpreter is
+    given, then the updates of `agents`."""
     for algo in algos:
-        yield speed(root, algo, seconds=seconds, threads=threads, device=device)
+        yield from speed(root, algo, seconds=seconds, threads=threads, device=device)
         if peer_python is not None and algo in PEER_BATCHES:
             yield peer_speed(root, peer_python, algo, own_settings=False, threads=threads)
             yield peer_speed(root, peer_python, algo, own_settings=True, threads=threads)
@@ -99,13 +122,24 @@ def measure(
             yield _update_apart(root, algo, number, threads=threads, device=device)
 
 
-def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -> Speed:
+def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -> Iterator[Speed | Arithmetic]:
     """Trains for `seconds` with the preset, after `WARM_UP` steps."""
     set_threads(threads, device)
     made = world(root, ENV, {}, device)
     chosen = registry.choose(algo, ENV, {})
     environment = made.training(chosen.envs, 0)
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=10_000_000)
+    agents = sum(spec.agents for spec in environment.groups.values())
+    steps_per_s = _steps_per_s(learner, seconds, device)
+    yield Speed("marl-pipeline", algo, agents, threads, device, steps_per_s)
+    if isinstance(learner, OnPolicy):
+        found = learner.utilisation()
+        steps = chosen.envs * learner.settings.horizon
+        rates = (found.flops / steps, found.flops / found.seconds, found.peak)
+        yield Arithmetic("marl-pipeline", algo, agents, threads, device, *rates)
+
+
+def _steps_per_s(learner: Algorithm, seconds: float, device: str) -> float:
     warm = 0
     while warm < WARM_UP:
         warm += learner.advance().steps
@@ -115,8 +149,7 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
         steps += learner.advance().steps
         _wait(device)
         passed = time.perf_counter() - begun
-    agents = sum(spec.agents for spec in environment.groups.values())
-    return Speed("marl-pipeline", algo, agents, threads, device, steps / passed)
+    return steps / passed
 
 
 def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> Update:
@@ -182,6 +215,7 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "env": ENV,
         "speeds": [asdict(row) for row in rows if isinstance(row, Speed)],
+        "arithmetic": [asdict(row) for row in rows if isinstance(row, Arithmetic)],
         "updates": [asdict(row) for row in rows if isinstance(row, Update)],
         "absent": [asdict(row) for row in rows if isinstance(row, Absent)],
     }
@@ -192,6 +226,13 @@ def told(row: Row) -> str:
     match row:
         case Speed():
             return f"{row.system}, {row.algo}: {row.steps_per_s:,.0f} steps/s"
+        case Arithmetic():
+            share = row.flops_per_s / row.peak_flops_per_s
+            return (
+                f"{row.system}, {row.algo}: updates of {row.flops_per_step / 1e6:.2f} MFLOP a step run at "
+                f"{row.flops_per_s / 1e9:.1f} GFLOP/s, {share:.0%} of a large matrix product's "
+                f"{row.peak_flops_per_s / 1e9:.0f}"
+            )
         case Update():
             return f"{row.system}, {row.algo}, {row.agents} agents: {row.seconds:.4f} s, {row.bytes / 2**20:.0f} MiB"
         case Absent():
@@ -200,18 +241,21 @@ def told(row: Row) -> str:
 
 def table(rows: Sequence[Row]) -> Table:
     """For a terminal."""
-    shown = Table("system", "algorithm", "agents", "steps/s", "s an update", "MiB")
+    shown = Table("system", "algorithm", "agents", "steps/s", "GFLOP/s (peak)", "s an update", "MiB")
     for column in shown.columns[2:]:
         column.justify = "right"
     for row in rows:
         match row:
             case Speed():
-                shown.add_row(row.system, row.algo, str(row.agents), f"{row.steps_per_s:,.0f}", "", "")
+                shown.add_row(row.system, row.algo, str(row.agents), f"{row.steps_per_s:,.0f}", "", "", "")
+            case Arithmetic():
+                rate = f"{row.flops_per_s / 1e9:.1f} ({row.peak_flops_per_s / 1e9:.0f})"
+                shown.add_row(row.system, row.algo, str(row.agents), "", rate, "", "")
             case Update():
                 figures = (f"{row.seconds:.4f}", f"{row.bytes / 2**20:.0f}")
-                shown.add_row(row.system, row.algo, str(row.agents), "", *figures)
+                shown.add_row(row.system, row.algo, str(row.agents), "", "", *figures)
             case Absent():
-                shown.add_row(row.system, row.algo, "", "absent", row.reason, "")
+                shown.add_row(row.system, row.algo, "", "absent", "", row.reason, "")
     return shown
 
 
