@@ -20,7 +20,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, cast
+from types import TracebackType
+from typing import IO, Any, Literal, Protocol, Self, cast
 
 EXPERIMENT = "marl-pipeline"
 SPOOL = Path(".marl/tracking")
@@ -57,7 +58,10 @@ class NoRecorder:
 
 
 class SpoolRecorder:
-    """Appends events to a spool folder; holds a lock on it for as long as the run lives."""
+    """Appends events to a spool folder; holds a lock on it for as long as the run lives.
+
+    As a context it ends the run by how the block ended: FINISHED, KILLED by Ctrl-C, or FAILED.
+    """
 
     def __init__(self, root: Path, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         self._folder = root / SPOOL / f"{time.time_ns()}-{os.getpid()}-{_safe(name)}"
@@ -84,6 +88,14 @@ class SpoolRecorder:
         else:
             shutil.copyfile(path, kept)
         self._write("artifact", {"name": path.name})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end("FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
     def end(self, status: Status) -> None:
         self._write("end", {"time": _now(), "status": status})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ def test_params_metrics_tags_and_artifacts_arrive_and_a_killed_run_is_told_apart
     assert found["alive"][1].info.status == "RUNNING"
     assert found["alive"][1].data.metrics == {"loss": 2.0}
     assert len(list((root / SPOOL).glob("*-alive"))) == len(list((root / SPOOL).glob("*-*-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_run_ends_as_its_block_did(root: Path, error: BaseException | None, status: str) -> None:
+    try:
+        with SpoolRecorder(root, "copy", {}, {}):
+            if error is not None:
+                raise error
+    except (ValueError, KeyboardInterrupt) as raised:
+        assert raised is error
+    (events,) = (root / SPOOL).glob("*/events.jsonl")
+    kind, values = json.loads(events.read_text().splitlines()[-1])
+    assert (kind, values["status"]) == ("end", status)
 
 
 def test_names_mlflow_would_refuse_are_made_ones_it_takes() -> None:

@@ -38,7 +38,7 @@ from marl_pipeline.stages.report import TRIALS, read_trials
 from marl_pipeline.stages.store.dataset import load_dataset
 from marl_pipeline.stages.store.paths import DATASET, ENCODER, SIGNALS
 from marl_pipeline.stages.world import load_world
-from marl_pipeline.tracking import SpoolRecorder, Status, git_tags, ship_unless_shipped
+from marl_pipeline.tracking import SpoolRecorder, git_tags, ship_unless_shipped
 
 STUDIES = Path(".marl/calibration")
 
@@ -189,21 +189,13 @@ def _recorded(
         **git_tags(root),
     }
     told = {"market": {"guide": guide.model_dump()}, "calibrate_rewards": search.model_dump(exclude={"ranges"})}
-    recorder = SpoolRecorder(root, f"calibrate_rewards {key[:6]} {number}", told, tags)
-    status: Status = "FAILED"
-    try:
+    with SpoolRecorder(root, f"calibrate_rewards {key[:6]} {number}", told, tags) as recorder:
         scores = []
         for place, seed in enumerate(search.seeds):
             scores.append(net_growth(world, guide, search, spans, seed))
             recorder.log_metrics({"seed_net_growth": scores[-1]}, place)
         recorder.log_metrics({"net_growth": _mean(scores)})
-        status = "FINISHED"
-        return scores
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        recorder.end(status)
+    return scores
 
 
 # -- the study -------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from marl_pipeline.config import Params, restrict
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import OnStep, silent
 from marl_pipeline.stages import dag, terminal
-from marl_pipeline.tracking import NoRecorder, Recorder, SpoolRecorder, Status, git_tags, ship_unless_shipped
+from marl_pipeline.tracking import NoRecorder, Recorder, SpoolRecorder, git_tags, ship_unless_shipped
 
 if TYPE_CHECKING:
     from marl_pipeline.checkpoint import Checkpointer
@@ -148,26 +148,21 @@ def _run_recorded(
 
         return FileCheckpointer(checkpoints / inputs.key[:32])
 
-    status: Status = "FAILED"
     try:
-        with terminal.progress(stage.name) as show:
+        with recorder:
+            with terminal.progress(stage.name) as show:
 
-            def on_step(label: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
-                show(label, step, total, metrics)
-                place = label.replace("/", " of ")
-                recorder.log_metrics({f"{place}/{key}": value for key, value in metrics.items()}, step)
+                def on_step(label: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
+                    show(label, step, total, metrics)
+                    place = label.replace("/", " of ")
+                    recorder.log_metrics({f"{place}/{key}": value for key, value in metrics.items()}, step)
 
-            run(StageContext(restrict(params, stage.params), item, on_step, root, recorder, make_checkpoint))
-        seconds = time.monotonic() - started
-        recorder.log_metrics({"seconds": seconds})
-        _note_duration(root, stage.name, seconds)
-        _remove(checkpoints)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
+                run(StageContext(restrict(params, stage.params), item, on_step, root, recorder, make_checkpoint))
+            seconds = time.monotonic() - started
+            recorder.log_metrics({"seconds": seconds})
+            _note_duration(root, stage.name, seconds)
+            _remove(checkpoints)
     finally:
-        recorder.end(status)
         if record:
             ship_unless_shipped(root)
 

@@ -16,7 +16,7 @@ from marl_pipeline.stages.training_runs import engines
 from marl_pipeline.stages.training_runs.job import Job
 from marl_pipeline.stages.training_runs.one import interval_of
 from marl_pipeline.stages.training_runs.worlds import world
-from marl_pipeline.tracking import SpoolRecorder, Status, flatten, git_tags, ship_unless_shipped
+from marl_pipeline.tracking import SpoolRecorder, flatten, git_tags, ship_unless_shipped
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,15 @@ def evaluate_run(
     tags = {"stage": "evaluation", "algo": job.algo, "env": job.env, "engine": job.engine, "seed": str(job.seed)}
     tags |= {"inputs_key": record["key"], **git_tags(root)}
     params = flatten({"job": job.model_dump(), "episodes": episodes, "test_seed": seed})
-    recorder = SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags)
-    status: Status = "FAILED"
     try:
-        policy = engines.load(job, made, folder)
-        returns = greedy_returns(made.test(episodes, seed), policy).to(torch.float32)
-        mean, std = float(returns.mean()), float(returns.std())
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"{folder}: the returns are not finite")
-        low, high = interval_of(mean, std, episodes)
-        recorder.log_metrics({"test_return": mean, "test_return_low": low, "test_return_high": high})
-        status = "FINISHED"
+        with SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags) as recorder:
+            policy = engines.load(job, made, folder)
+            returns = greedy_returns(made.test(episodes, seed), policy).to(torch.float32)
+            mean, std = float(returns.mean()), float(returns.std())
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"{folder}: the returns are not finite")
+            low, high = interval_of(mean, std, episodes)
+            recorder.log_metrics({"test_return": mean, "test_return_low": low, "test_return_high": high})
     finally:
-        recorder.end(status)
         ship_unless_shipped(root)
     return Evaluated(job, episodes, seed, mean, std, (low, high), changed)

@@ -24,7 +24,7 @@ from marl_pipeline.stages.store.runs import RUN, TIMING, new_run, read_run, read
 from marl_pipeline.stages.training_runs import engines
 from marl_pipeline.stages.training_runs.job import CHECKPOINTS, Job
 from marl_pipeline.stages.training_runs.worlds import World, world
-from marl_pipeline.tracking import SpoolRecorder, Status, flatten, git_tags
+from marl_pipeline.tracking import SpoolRecorder, flatten, git_tags
 
 NORMAL_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
@@ -186,12 +186,5 @@ def _recorded(job: Job, key: str, root: Path, on_step: OnStep) -> Iterator[tuple
             last = step
             recorder.log_metrics(metrics, step)
 
-    status: Status = "FAILED"
-    try:
+    with recorder:
         yield recorder, recorded
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        recorder.end(status)
