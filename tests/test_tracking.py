@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,9 @@ def test_params_metrics_tags_and_artifacts_arrive_and_a_killed_run_is_told_apart
     ("error", "status"), [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
 def test_a_run_ends_as_its_block_did(root: Path, error: BaseException | None, status: str) -> None:
-    try:
-        with SpoolRecorder(root, "copy", {}, {}):
-            if error is not None:
-                raise error
-    except (ValueError, KeyboardInterrupt) as raised:
-        assert raised is error
+    with contextlib.suppress(ValueError, KeyboardInterrupt), SpoolRecorder(root, "copy", {}, {}):
+        if error is not None:
+            raise error
     (events,) = (root / SPOOL).glob("*/events.jsonl")
     kind, values = json.loads(events.read_text().splitlines()[-1])
     assert (kind, values["status"]) == ("end", status)
