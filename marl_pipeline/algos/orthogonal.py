@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from marl_pipeline.algos.layers import gated, per_agent
+
 
 class AgentNorm(nn.Module):
     """LayerNorm of rows [..., A, width] with `copies` sets of weights: 1 for all agents, or A, one for each."""
@@ -25,10 +27,7 @@ class AgentNorm(nn.Module):
 
 
 class OrthogonalLinear(nn.Module):
-    """A linear map of rows [..., A, inputs] with `copies` sets of weights: 1 for all agents, or A, one for each.
-
-    A sets are one batched product, whatever the number of agents.
-    """
+    """A linear map of rows [..., A, inputs] with `copies` sets of weights: 1 for all agents, or A, one for each."""
 
     def __init__(self, inputs: int, outputs: int, copies: int, gain: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -40,13 +39,11 @@ class OrthogonalLinear(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         if len(self.weight) == 1:
             return functional.linear(rows, self.weight[0], self.bias[0])
-        by_agent = rows.flatten(0, -3).transpose(0, 1)
-        mapped = torch.baddbmm(self.bias.unsqueeze(1), by_agent, self.weight.transpose(1, 2))
-        return mapped.transpose(0, 1).reshape(*rows.shape[:-1], -1)
+        return per_agent(rows, self.weight.transpose(1, 2), self.bias.unsqueeze(1))
 
 
 class OrthogonalGRU(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) over sequences of rows, with 1 or A sets of weights."""
+    """A gated recurrent unit over sequences of rows, with 1 or A sets of weights."""
 
     def __init__(self, inputs: int, width: int, copies: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -67,10 +64,6 @@ class OrthogonalGRU(nn.Module):
             self.of_input(rows).unbind(1), fresh.unbind(1), present.unbind(1), strict=True
         ):
             memory = memory.masked_fill(starts[:, None, None], 0.0)
-            reset_in, update_in, new_in = of_input.chunk(3, -1)
-            reset_mem, update_mem, new_mem = self.of_memory(memory).chunk(3, -1)
-            update = (update_in + update_mem).sigmoid()
-            new = (new_in + (reset_in + reset_mem).sigmoid() * new_mem).tanh()
-            memory = torch.lerp(new, memory, update).masked_fill(~there.unsqueeze(-1), 0.0)
+            memory = gated(memory, of_input, self.of_memory(memory)).masked_fill(~there.unsqueeze(-1), 0.0)
             steps.append(memory)
         return torch.stack(steps, 1)

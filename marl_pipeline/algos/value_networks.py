@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from marl_pipeline.algos.layers import gated, per_agent
+
 
 class AgentLinear(nn.Module):
     """A linear layer for each of A agents: [..., A, inputs] to [..., A, outputs], initialised as `nn.Linear` is."""
@@ -18,8 +20,7 @@ class AgentLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(agents, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, rows: Tensor) -> Tensor:
-        by_agent = rows.reshape(-1, *rows.shape[-2:]).transpose(0, 1)
-        return torch.baddbmm(self.bias, by_agent, self.weight).transpose(0, 1).reshape(*rows.shape[:-1], -1)
+        return per_agent(rows, self.weight, self.bias)
 
 
 def linear(inputs: int, outputs: int, agents: int | None) -> nn.Module:
@@ -51,7 +52,7 @@ class Duelling(nn.Module):
 
 
 class GRU(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) along time, whose memory can start anew between two steps."""
+    """A gated recurrent unit along time, whose memory can start anew between two steps."""
 
     def __init__(self, inputs: int, width: int, agents: int | None = None) -> None:
         super().__init__()
@@ -70,9 +71,6 @@ class GRU(nn.Module):
         for step, gates in enumerate(self.inner(rows)):
             if step > 0:
                 memory = memory.masked_fill(ends[step - 1][:, None, None], 0.0)
-            reset, update, new = gates.chunk(3, -1)
-            reset_memory, update_memory, new_memory = self.recurrent(memory).chunk(3, -1)
-            candidate = torch.tanh(new + torch.sigmoid(reset + reset_memory) * new_memory)
-            memory = torch.lerp(candidate, memory, torch.sigmoid(update + update_memory))
+            memory = gated(memory, gates, self.recurrent(memory))
             outputs.append(memory)
         return torch.stack(outputs), memory

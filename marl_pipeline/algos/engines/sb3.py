@@ -149,8 +149,9 @@ def _networks(network: NetworkSettings) -> dict[str, Any]:
 
 
 def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed: int) -> Learner:
-    """Stable-Baselines3's words for the settings; its target network is updated by steps, not by updates."""
+    """Stable-Baselines3's words for the settings."""
     network = settings.network
+    follow_every, follow_rate = target_clock(settings)
     require_discrete(task, "sb3")
     plain = {
         "network.memory": (network.memory, 0),
@@ -178,12 +179,12 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
         buffer_size=settings.capacity * agents,
         learning_starts=settings.learn_from * agents,
         batch_size=settings.batch * agents,
-        tau=settings.target.rate,
+        tau=follow_rate,
         gamma=settings.gamma,
         train_freq=settings.collect,
         gradient_steps=settings.updates,
         n_steps=settings.n_step,
-        target_update_interval=max(settings.target.every * settings.collect // settings.updates, 1) * rows.num_envs,
+        target_update_interval=follow_every * rows.num_envs,
         exploration_fraction=settings.epsilon.share,
         exploration_initial_eps=settings.epsilon.start,
         exploration_final_eps=settings.epsilon.end,
@@ -197,6 +198,18 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
         device=task.device,
     )
     return Learner(model, [model.q_net.q_net], model.policy.optimizer)
+
+
+def target_clock(settings: IDQNSettings) -> tuple[int, float]:
+    """Steps of every copy from one update of the target network to the next, and its rate.
+
+    The project counts the learned network's updates, the library steps: several updates of the target network to a step
+    become one of as large an effect.
+    """
+    follows = settings.updates / (settings.collect * settings.target.every)
+    if follows > 1.0:
+        return 1, 1.0 - (1.0 - settings.target.rate) ** follows
+    return round(1.0 / follows), settings.target.rate
 
 
 def _rate(schedule: Schedule) -> Callable[[float], float]:

@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from marl_pipeline.algos import registry
 from marl_pipeline.algos.engines import sb3
 from marl_pipeline.algos.engines.task import Task, load_policy
+from marl_pipeline.algos.idqn import IDQNSettings
 from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.envs.protocol import Environment
@@ -67,6 +68,24 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     again = sb3.train(replace(chosen, on_step=lambda *_: None))
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in trained.weights.items())
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("collect", "updates", "every", "rate", "clock"),
+    [
+        (256, 128, 128, 1.0, (256, 1.0)),
+        (4, 16, 4, 0.08, (1, 0.08)),
+        (4, 16, 1, 0.1, (1, 1.0 - 0.9**4)),
+        (4, 1, 3, 0.5, (12, 0.5)),
+    ],
+)
+def test_the_target_follows_as_often_by_steps(
+    collect: int, updates: int, every: int, rate: float, clock: tuple[int, float]
+) -> None:
+    changes = {"collect": collect, "updates": updates, "target": {"every": every, "rate": rate}}
+    chosen = registry.choose("dqn", "mpe/simple_spread", changes).settings
+    assert isinstance(chosen, IDQNSettings)
+    assert sb3.target_clock(chosen) == pytest.approx(clock)
 
 
 def test_masks_are_kept_where_actions_are_forbidden() -> None:
