@@ -265,22 +265,6 @@ def test_same_seed_same_bytes_and_another_seed_others():
     assert bytes_of(first) != bytes_of(other)
 
 
-def test_lower_precision_learns_the_same_way():
-    exact, rounded = learner(), learner(acceleration={"precision": "bfloat16", "compile": False})
-    for _ in range(12):
-        exact_loss, rounded_loss = (agent.advance().metrics.get("critic_loss") for agent in (exact, rounded))
-    assert rounded_loss != exact_loss
-    assert rounded_loss == pytest.approx(exact_loss, rel=0.2)
-
-
-@pytest.mark.slow
-def test_compiled_losses_are_the_plain_ones():
-    plain, compiled = learner(), learner(acceleration={"precision": "float32", "compile": True})
-    for _ in range(10):
-        expected, found = plain.advance().metrics, compiled.advance().metrics
-    assert found == pytest.approx(expected, rel=1e-3)
-
-
 def test_critics_of_a_state_need_one():
     env = SimpleSpread(4, seed=0)
     env.state_size = 0
