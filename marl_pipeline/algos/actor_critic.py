@@ -166,8 +166,8 @@ class Critic(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Rows [..., A, inputs], state [..., S], present [..., A] -> values [..., A], memory [M, A or 1, H]."""
         match self.view:
-            case "local":
-                entered = self.entry(rows)
+            case "local":  # of an absent agent nothing is seen
+                entered = self.entry(rows.masked_fill(~present.unsqueeze(-1), 0.0))
             case "state":
                 entered = self.entry(state)
             case "agent_state":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.errors import UserError
 
 Memory = dict[str, Tensor]
 """What a recurrent policy remembers: group -> [E, A, H]; empty for a policy without memory."""
@@ -54,6 +56,16 @@ class Advance:
 
     steps: int
     metrics: Mapping[str, float]
+
+
+def require_finite(figures: Mapping[str, float]) -> None:
+    """Raises:
+    UserError: training diverged.
+    """
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+    if bad:
+        told = ", ".join(f"{name} {figures[name]}" for name in bad)
+        raise UserError(f"training diverged ({told}): lower the learning rate or reward_scale, or clip more")
 
 
 class Algorithm(Protocol):

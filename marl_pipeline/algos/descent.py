@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.schedules import Rate
 from marl_pipeline.config import Count, Fraction, Positive, Section
 
 
@@ -17,7 +17,7 @@ class DescentSettings(Section):
     """`epsilon` is the optimizer's term against division by zero; gradients are clipped to `max_grad_norm`."""
 
     optimizer: Literal["adam", "rmsprop"]
-    learning_rate: Schedule
+    learning_rate: Rate
     epsilon: Positive
     max_grad_norm: Positive
 

@@ -140,7 +140,7 @@ class SquashedGaussian:
     def __init__(self, parameters: Tensor, low: float, high: float) -> None:
         self._mean, log_std = parameters.chunk(2, -1)
         self._log_std = log_std.clamp(*LOG_STD)
-        self._low, self._half = low, (high - low) / 2
+        self._low, self._high, self._half = low, high, (high - low) / 2
 
     def sample(self, generator: torch.Generator) -> Tensor:
         mean = self._mean
@@ -164,7 +164,7 @@ class SquashedGaussian:
         return (gaussian + (self._log_slope(before) * weights).sum(-1)).sum(-1)
 
     def _squash(self, before: Tensor) -> Tensor:
-        return self._low + self._half * (before.tanh() + 1.0)
+        return (self._low + self._half * (before.tanh() + 1.0)).clamp(self._low, self._high)  # rounding may leave them
 
     def _log_slope(self, before: Tensor) -> Tensor:
         """Of the action by the number before the squashing: log(half (1 - tanh^2)), without cancellation."""

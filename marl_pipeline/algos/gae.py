@@ -36,7 +36,7 @@ def generalised_advantages(
 
     Args:
         reward, discount: [L, E, A] of the transition from step t to t + 1; `discount` is the environment's.
-        acts: [L, E, A] bool, the agent decided at step t.
+        acts: [L, E, A] bool, the agent decided at step t, or what follows is to be told apart from what went before.
         value: [L, E, A] the critic's estimate at step t.
         cut: [L, E] bool, the episode ended with the transition of step t.
         cut_value: [L, E, A] the critic's estimate of the state in which it ended (`discount` is 0 where terminated).

@@ -17,7 +17,7 @@ from marl_pipeline.algos.action_values import masked
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.prioritised import Priorities, PrioritySettings
 from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.replay import Decisions, Replay
+from marl_pipeline.algos.replay import Decisions, Replay, Seen
 from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment, Timestep
@@ -122,8 +122,7 @@ class IDQN(ValueLearner[IDQNSettings]):
     def _temporal_differences(self, group: str, decisions: Decisions) -> tuple[Tensor, Tensor]:
         """Q(s, a) - target [B, A] and Q(s, a) [B, A] without gradient; 0 where there was no decision."""
         s = self._settings
-        now = self._inputs(group, decisions.now.observation)
-        later = self._inputs(group, decisions.later.observation)
+        now, later = self._seen_by(group, decisions.now), self._seen_by(group, decisions.later)
         nobody = decisions.valid[:0]
         values = self._networks[group](now, None, nobody)[0]
         value = values.gather(-1, decisions.action.unsqueeze(-1)).squeeze(-1).float()
@@ -135,6 +134,10 @@ class IDQN(ValueLearner[IDQNSettings]):
             target = s.reward_scale * decisions.returns + decisions.factor * following
         error = torch.where(decisions.valid, value - target, 0.0)
         return error, torch.where(decisions.valid, value.detach(), 0.0)
+
+    def _seen_by(self, group: str, seen: Seen) -> Tensor:
+        """Rows [B, A, inputs]; of an absent agent nothing is seen."""
+        return self._inputs(group, seen.observation).masked_fill(~seen.present.unsqueeze(-1), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         priorities = self._priorities.state_dict() if self._priorities is not None else {}

@@ -15,8 +15,8 @@ def per_agent(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def gated(memory: Tensor, of_input: Tensor, of_memory: Tensor) -> Tensor:
     """The next memory [..., H] of a gated recurrent unit (Cho et al. 2014) from the linear maps [..., 3 H] of the input
-    and of `memory`: reset, update and candidate."""
-    reset_in, update_in, new_in = of_input.chunk(3, -1)
-    reset_mem, update_mem, new_mem = of_memory.chunk(3, -1)
+    and of `memory`: reset, update and candidate. What is remembered keeps its precision, whatever that of the maps."""
+    reset_in, update_in, new_in = of_input.to(memory.dtype).chunk(3, -1)
+    reset_mem, update_mem, new_mem = of_memory.to(memory.dtype).chunk(3, -1)
     candidate = torch.tanh(new_in + torch.sigmoid(reset_in + reset_mem) * new_mem)
     return torch.lerp(candidate, memory, torch.sigmoid(update_in + update_mem))

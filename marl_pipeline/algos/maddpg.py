@@ -5,7 +5,6 @@ Every agent acts on what it sees itself; in training a critic of its own sees wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from marl_pipeline.algos.action_codes import Ranges
-from marl_pipeline.algos.algorithm import Advance
+from marl_pipeline.algos.algorithm import Advance, require_finite
 from marl_pipeline.algos.decentralised import DecentralisedActors, raw_outputs
 from marl_pipeline.algos.descent import Descent, DescentSettings, follow
 from marl_pipeline.algos.inputs import Inputs
@@ -24,7 +23,7 @@ from marl_pipeline.algos.noise import Noise
 from marl_pipeline.algos.off_policy import Collector, OffPolicySettings
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay, Scene
-from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.schedules import Probability
 from marl_pipeline.algos.stacked import CentralCritics
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
@@ -65,7 +64,7 @@ class MADDPGSettings(OffPolicySettings):
     target_noise_clip: Annotated[float, Field(ge=0.0)]
     raw_penalty: Annotated[float, Field(ge=0.0)]
     noise: Noise
-    random_actions: Schedule
+    random_actions: Probability
 
 
 @dataclass(frozen=True)
@@ -323,9 +322,12 @@ def _rows(weight: Mapping[str, Tensor]) -> Tensor:
 
 
 def _means(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Of each figure over the updates of a turn that have it."""
+    """Of each figure over the updates of a turn that have it.
+
+    Raises:
+        UserError: training diverged.
+    """
     found = {name: torch.stack([row[name] for row in figures if name in row]) for row in figures for name in row}
     means = {name: float(values.mean()) for name, values in found.items()}
-    if not all(map(math.isfinite, means.values())):
-        raise FloatingPointError(f"training diverged: {means}")
+    require_finite(means)
     return means

@@ -70,8 +70,8 @@ class MAPPO(PPO):
             return value, cut_value, last_value
         return self.norm.denormalise(value), self.norm.denormalise(cut_value), self.norm.denormalise(last_value)
 
-    def value_targets(self, targets: Tensor, acts: Tensor) -> Tensor:
+    def value_targets(self, targets: Tensor, valued: Tensor) -> Tensor:
         if self.norm is None:
             return targets
-        self.norm.update(targets[acts], self.reduction)
+        self.norm.update(targets[valued], self.reduction)
         return self.norm.normalise(targets)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.schedules import Rate
 from marl_pipeline.config import Fraction, Section
 
 
@@ -18,7 +18,7 @@ class Noise(Section):
     """
 
     kind: Literal["gaussian", "ornstein_uhlenbeck"]
-    scale: Schedule
+    scale: Rate
     reversion: Fraction
 
     def after(self, before: Tensor, drawn: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Agents of a group share one module, are masked by `acts`, and may be absent or w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from marl_pipeline.algos.acceleration import Acceleration
+from marl_pipeline.algos.algorithm import require_finite
 from marl_pipeline.algos.distributions import Categorical, Distribution
 from marl_pipeline.algos.gae import generalised_advantages
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.rollout import Experience
-from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.schedules import Rate, Schedule
 from marl_pipeline.config import Count, Fraction, NonNegative, Positive, PPOParams, Section
 
 
@@ -37,7 +37,7 @@ class NetworkSettings(Section):
         share_parameters: one network for all agents of a group, or one for each.
     """
 
-    hidden: Annotated[tuple[int, ...], Field(min_length=1)]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
     activation: Literal["tanh", "relu"]
     normalise_inputs: bool
     actor_gain: Positive
@@ -55,7 +55,8 @@ class PPOSettings(Section):
         chunk: steps of the sequences that a GRU learns from; divides the horizon; 1 without memory.
         clip: how far the probability ratio, and the value around its old estimate, may pay.
         normalise_values: the critic learns standardised returns (`value_norm`).
-        target_kl: an update stops when the policy has moved by 1.5 times this (null: it never does).
+        target_kl: an update stops when the policy has moved by 1.5 times this, by the estimate of its last minibatch
+            (null: it never does).
         reward: `agent`, each agent's own, or `team`, what the team earned, for all alike.
     """
 
@@ -63,7 +64,7 @@ class PPOSettings(Section):
     epochs: Count
     minibatches: Count
     chunk: Count
-    learning_rate: Schedule
+    learning_rate: Rate
     gamma: Annotated[float, Field(gt=0.0, le=1.0)]
     gae_lambda: Fraction
     clip: Positive
@@ -111,12 +112,17 @@ class Losses:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stored steps [M, A, ...], or sequences of them [M, C, A, ...]; names as in `Experience`."""
+    """Stored steps [M, A, ...], or sequences of them [M, C, A, ...]; names as in `Experience`.
+
+    Attributes:
+        valued: bool, where the critic learns.
+    """
 
     inputs: dict[str, Tensor]
     mask: Tensor
     action: Tensor
     acts: Tensor
+    valued: Tensor
     old_log_prob: Tensor
     old_value: Tensor
     advantage: Tensor
@@ -128,6 +134,7 @@ class Batch:
             self.mask[rows],
             self.action[rows],
             self.acts[rows],
+            self.valued[rows],
             self.old_log_prob[rows],
             self.old_value[rows],
             self.advantage[rows],
@@ -182,22 +189,32 @@ class PPO:
         """The critic's estimates in units of reward: at each step, at cuts, after the last step."""
         return experience.value, experience.cut_value, experience.last_value
 
-    def value_targets(self, targets: Tensor, acts: Tensor) -> Tensor:
-        """What the critic regresses on, from targets in units of reward."""
+    def value_targets(self, targets: Tensor, valued: Tensor) -> Tensor:
+        """What the critic regresses on, from targets in units of reward; `valued` says which of them it will."""
         return targets
+
+    def _valued(self, experience: Experience) -> Tensor:
+        """[L, E, A] bool, where the critic learns: at decisions and, of a team, also where an agent is absent, because
+        what the others go on to earn belongs to the decisions it took before."""
+        if isinstance(self.params, PPOSettings) and self.params.reward == "team":
+            return experience.acts | ~experience.present
+        return experience.acts
 
     def update(self, experience: Experience, generator: torch.Generator) -> dict[str, float]:
         """Several epochs over one rollout; stops early when the policy has moved by `target_kl`.
 
         Returns:
             means over the minibatches: policy_loss, value_loss, entropy, kl, clip_fraction, and explained_variance.
+
+        Raises:
+            UserError: training diverged.
         """
-        p = self.params
+        p, valued = self.params, self._valued(experience)
         value, cut_value, last_value = self.real_values(experience)
         estimate = generalised_advantages(
             reward=experience.reward,
             discount=experience.discount,
-            acts=experience.acts,
+            acts=valued,
             value=value,
             cut=experience.cut,
             cut_value=cut_value,
@@ -207,7 +224,7 @@ class PPO:
         )
         if not int(self.reduction.sum(experience.acts.sum())):
             return {}
-        target = self.value_targets(estimate.value_target, experience.acts)
+        target = self.value_targets(estimate.value_target, valued)
         batch = self.batch(experience, _standardise(estimate.advantage, experience.acts, self.reduction), target)
         history: list[Tensor] = []
         for _ in range(p.epochs):
@@ -216,18 +233,18 @@ class PPO:
                     losses = self._losses(part)
                 rows = part.acts.sum()
                 self._descend(losses.policy + p.value_coefficient * losses.value - p.entropy * losses.entropy, rows)
-                figures = torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped])
-                history.append(self.reduction.mean(figures.detach(), rows))
+                told = torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped])
+                history.append(self.reduction.mean(told.detach(), rows))
             if p.target_kl is not None and float(history[-1][3]) > 1.5 * p.target_kl:
                 break
         means = torch.stack(history).mean(0).tolist()
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
-        if not all(map(math.isfinite, means)):
-            raise FloatingPointError(f"training diverged: {dict(zip(names, means, strict=True))}")
-        _, unexplained = self.reduction.moments((estimate.value_target - value)[experience.acts])
-        _, spread = self.reduction.moments(estimate.value_target[experience.acts])
+        figures = dict(zip(names, means, strict=True))
+        require_finite(figures)
+        _, unexplained = self.reduction.moments((estimate.value_target - value)[valued])
+        _, spread = self.reduction.moments(estimate.value_target[valued])
         explained = 1 - unexplained / spread.clamp(min=1e-8)
-        return {**dict(zip(names, means, strict=True)), "explained_variance": float(explained)}
+        return {**figures, "explained_variance": float(explained)}
 
     def batch(self, experience: Experience, advantage: Tensor, target: Tensor) -> Batch:
         """A rollout as the losses read it, with what it is to teach [L, E, A]."""
@@ -236,6 +253,7 @@ class PPO:
             mask=sequences(experience.action_mask, self.chunk),
             action=sequences(experience.action, self.chunk),
             acts=sequences(experience.acts, self.chunk),
+            valued=sequences(self._valued(experience), self.chunk),
             old_log_prob=sequences(experience.log_prob, self.chunk),
             old_value=sequences(experience.value, self.chunk),
             advantage=sequences(advantage, self.chunk),
@@ -249,11 +267,11 @@ class PPO:
             return
         rows, device = len(batch.acts), batch.acts.device
         order = torch.randperm(rows, generator=generator, device=generator.device).to(device)
-        for part in order.chunk(self.params.minibatches):
+        for part in order.tensor_split(min(self.params.minibatches, rows)):
             yield batch[part]
 
     def losses(self, batch: Batch) -> Losses:
-        """Means over the agents that acted."""
+        """Sums over the rows, divided by the number of those where an agent acted."""
         p, acts, advantage, target = self.params, batch.acts, batch.advantage, batch.target
         parameters, value = self.policy.evaluate(batch.inputs)
         policy = self.distribution(parameters, batch.mask)
@@ -266,10 +284,11 @@ class PPO:
             functional.huber_loss(value, target, reduction="none", delta=p.huber_delta),
             functional.huber_loss(clipped_value, target, reduction="none", delta=p.huber_delta),
         )
-        weight = acts.float() / acts.sum().clamp(min=1)
+        count = acts.sum().clamp(min=1)
+        weight = acts.float() / count
         return Losses(
             policy=-(surrogate * weight).sum(),
-            value=(value_loss * weight).sum(),
+            value=(value_loss * (batch.valued.float() / count)).sum(),
             entropy=(policy.entropy() * weight).sum(),
             kl=((ratio - 1 - log_ratio) * weight).sum(),
             clipped=(((ratio - 1).abs() > p.clip) * weight).sum(),

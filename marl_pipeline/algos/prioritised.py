@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.algos.replay import Replay
-from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.schedules import Probability
 from marl_pipeline.config import Fraction, Positive, Section
 
 
@@ -60,7 +60,7 @@ class PrioritySettings(Section):
     """`exponent` alpha (0 draws uniformly), importance exponent beta over the run, `floor` added to every error."""
 
     exponent: Fraction
-    importance: Schedule
+    importance: Probability
     floor: Positive
 
 

@@ -6,9 +6,10 @@ reward in windows of consecutive steps.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Annotated, Literal, Self, cast
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,7 +39,8 @@ class QMIXSettings(ValueSettings):
     Attributes:
         targets: `n_step` returns of `n_step` steps, or `lambda` returns, inside the window.
         window: consecutive steps learned together, and the rows between two starts where a memory is kept.
-        burn_in: the first steps of a window that only warm up the memory (Kapturowski et al. 2019).
+        burn_in: the first steps of a window, which are left out of the loss and only warm up the memory (Kapturowski et
+            al. 2019); 0 without a memory.
         batch: windows per update.
     """
 
@@ -47,7 +49,15 @@ class QMIXSettings(ValueSettings):
     n_step: Count
     td_lambda: Fraction
     window: Count
-    burn_in: int
+    burn_in: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if self.burn_in >= self.window:
+            raise ValueError(f"burn_in {self.burn_in} leaves nothing of a window of {self.window} steps")
+        if self.burn_in and not self.network.memory:
+            raise ValueError(f"burn_in {self.burn_in}: a network without memory has nothing to warm up (burn_in 0)")
+        return self
 
 
 class QMIX(ValueLearner[QMIXSettings]):

@@ -211,7 +211,6 @@ class Replay:
             taken.discount.index_copy_(0, here, step.discount)
         self._team_reward.index_copy_(0, here, after.team_reward)
         self._terminated.index_copy_(0, here, after.terminated)
-        self.final.index_fill_(0, here, False)
         self.written = self.written + 1
         if resumed is not after:
             self._see(after, memory)
@@ -219,6 +218,7 @@ class Replay:
             self.final.index_copy_(0, last, after.truncated)
             self._terminated.index_copy_(0, last, torch.zeros_like(after.terminated))
             self.written = self.written + after.truncated
+        self.final.index_fill_(0, self.position(self.written), False)  # as that of the row overwritten may not be
         self._see(resumed, memory)
 
     def _see(self, timestep: Timestep, memory: Memory) -> None:
@@ -281,7 +281,8 @@ class Replay:
 
         With agents that always act this is the n-step return (Sutton 1988); with clocks, a semi-Markov one (Sutton,
         Precup & Singh 1999). An agent that does not decide within `look_ahead` >= n steps again is not `valid`. With
-        `team` every agent is paid what the team earns.
+        `team` every agent is paid what the team earns until the episode ends; an absent one counts as one that decides,
+        to no effect, because what the others go on to earn belongs to the decisions it took before.
         """
         seen, taken = self._seen[group], self._taken[group]
         path = self._path(position, look_ahead)
@@ -289,6 +290,8 @@ class Replay:
         discount = _rows(taken.discount, path[:-1])
         reward = _rows(taken.reward, path[:-1])
         if team:
+            acts = acts | ~_rows(seen.present, path)
+            discount = (~_rows(self._terminated, path[:-1])).to(discount.dtype).unsqueeze(-1).expand_as(discount)
             reward = _rows(self._team_reward, path[:-1]).unsqueeze(-1).expand_as(reward)
         decided = acts[0] & ~final[0].unsqueeze(-1)
         returns, factor = torch.zeros_like(reward[0]), torch.ones_like(reward[0])

@@ -49,7 +49,7 @@ class Experience:
     Attributes:
         inputs: [L, E, ...] each, as in `Decision`.
         action: [L, E, A, *shape].
-        log_prob, value, acts, reward, discount: [L, E, A].
+        log_prob, value, acts, present, reward, discount: [L, E, A].
         action_mask: [L, E, A, mask_width].
         cut: [L, E], the episode ended with this transition.
         cut_value: [L, E, A], the critic's value of the state in which the episode ended; read only where `cut`, and
@@ -63,6 +63,7 @@ class Experience:
     value: Tensor
     action_mask: Tensor
     acts: Tensor
+    present: Tensor
     reward: Tensor
     discount: Tensor
     cut: Tensor
@@ -125,6 +126,7 @@ class Collector:
                         "value": decision.value,
                         "action_mask": was.action_mask,
                         "acts": was.acts,
+                        "present": was.present,
                         "reward": now.reward,
                         "discount": now.discount,
                         "cut": done,

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from marl_pipeline.config import Fraction, Section
+from marl_pipeline.config import Fraction, NonNegative, Section
 
 
 class Schedule(Section):
@@ -34,3 +34,17 @@ class Schedule(Section):
         if self.kind == "cosine":
             done = (1.0 - math.cos(math.pi * done)) / 2.0
         return self.start + (self.end - self.start) * done
+
+
+class Rate(Schedule):
+    """A schedule of something that cannot be negative: a learning rate, a standard deviation."""
+
+    start: NonNegative
+    end: NonNegative
+
+
+class Probability(Schedule):
+    """A schedule of something in [0, 1]."""
+
+    start: Fraction
+    end: Fraction

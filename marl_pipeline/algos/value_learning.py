@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, q_networks
-from marl_pipeline.algos.algorithm import Advance
+from marl_pipeline.algos.algorithm import Advance, require_finite
 from marl_pipeline.algos.descent import Descent, DescentSettings, TargetSettings, follow
 from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.off_policy import Collector, OffPolicySettings
 from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.algos.replay import Replay
-from marl_pipeline.algos.schedules import Schedule
+from marl_pipeline.algos.schedules import Probability
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.seeding import stream
 
@@ -30,7 +30,7 @@ class ValueSettings(OffPolicySettings):
     network: NetworkSettings
     descent: DescentSettings
     target: TargetSettings
-    epsilon: Schedule
+    epsilon: Probability
     double: bool
 
 
@@ -89,16 +89,23 @@ class ValueLearner(ABC, Generic[S]):
         return self._steps / self._timesteps
 
     def advance(self) -> Advance:
-        """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
+        """`collect` steps of every copy, then `updates` updates if there is enough to learn from: so many steps,
+        whatever happened in them, because fellow workers must begin together.
+
+        Raises:
+            UserError: training diverged.
+        """
         s = self._settings
         self.policy.epsilon = s.epsilon.at(self.progress)
         metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
         steps = s.collect * self._environment.num_envs
         self._steps += steps
-        if self._steps >= s.learn_from and len(self._replay) >= self._rows:
+        if self._steps >= max(s.learn_from, self._rows * self._environment.num_envs):
             self._take_in()
             history = torch.stack([self._updated() for _ in range(s.updates)])
-            metrics |= dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
+            learned = dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
+            require_finite(learned)
+            metrics |= learned
         return Advance(steps, metrics)
 
     def _updated(self) -> Tensor:

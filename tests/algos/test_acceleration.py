@@ -27,9 +27,15 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def learner(name: str, **acceleration: Any) -> Algorithm:
+RECURRENT: Mapping[str, Mapping[str, Any]] = {
+    "mappo": {**ON_POLICY, "chunk": 5, "network": {"memory": "gru"}},
+    "qmix": {**OFF_POLICY, "network": {"memory": 8}},
+}
+
+
+def learner(name: str, given: Mapping[str, Any] | None = None, **acceleration: Any) -> Algorithm:
     environment = SimpleSpread(4, seed=0)
-    changes = {**SMALL[name], "acceleration": {"precision": "float32", "compile": False} | acceleration}
+    changes = {**(given or SMALL[name]), "acceleration": {"precision": "float32", "compile": False} | acceleration}
     settings = registry.choose(name, "mpe/simple_spread", changes).settings
     inputs = DenseInputs(environment.groups)
     return registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
@@ -48,6 +54,14 @@ def test_every_algorithm_is_here() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_rounds_the_figures_and_no_more(name: str) -> None:
     exact, rounded = after(learner(name), 2), after(learner(name, precision="bfloat16"), 2)
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_bfloat16_leaves_memories_in_float32(name: str) -> None:
+    exact = after(learner(name, RECURRENT[name]), 2)
+    rounded = after(learner(name, RECURRENT[name], precision="bfloat16"), 2)
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.1, abs=0.05)
 

@@ -53,6 +53,12 @@ def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the
         ("qmix", {"gamma": 2.0}, "settings of qmix: parameter 'gamma'"),
         ("qmix", {"envs": 0}, "'envs' must be a whole number of copies"),
         ("qmix", {"envs": True}, "'envs' must be a whole number of copies"),
+        ("qmix", {"burn_in": 5, "window": 5}, "burn_in 5 leaves nothing of a window of 5 steps"),
+        ("qmix", {"burn_in": 1, "network": {"memory": 0}}, "nothing to warm up"),
+        ("qmix", {"burn_in": -2}, "parameter 'burn_in'"),
+        ("idqn", {"epsilon": {"start": 3.0}}, "parameter 'epsilon.start'"),
+        ("idqn", {"descent": {"learning_rate": {"end": -1e-3}}}, "parameter 'descent.learning_rate.end'"),
+        ("ppo", {"network": {"hidden": [0]}}, "parameter 'network.hidden"),
         ("mappo", {"num_envs": 3}, "unknown parameter 'num_envs'"),
     ],
 )

@@ -43,6 +43,13 @@ def settled(places, diary, look_ahead):
     }
 
 
+@pytest.mark.parametrize("steps", range(20, 60))
+def test_the_present_row_ends_nothing_whatever_it_overwrote(steps):
+    replay, _ = filled(steps, 24)
+    assert bool(replay.final.any())
+    assert not bool(replay.final[replay.position(replay.written)].any())
+
+
 @pytest.mark.parametrize(("steps", "capacity"), [(7, 100), (60, 100), (61, 100)])
 def test_transitions_are_those_of_the_diary(steps, capacity):
     replay, diary = filled(steps, capacity)

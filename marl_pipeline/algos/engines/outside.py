@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.algorithm import Policy
 from marl_pipeline.algos.engines.task import Task, Trained, cpu_weights
 from marl_pipeline.algos.experiment import Evaluation, Run
@@ -114,6 +115,7 @@ def on_policy_settings(task: Task, engine: str) -> PPOSettings:
     settings = task.settings
     if not isinstance(settings, PPOSettings):
         raise UserError(f"engine {engine}: it has no {task.algorithm}: choose engine torch")
+    require_plain(settings.acceleration, engine)
     network = settings.network
     if network.memory != "none" or not network.share_parameters:
         raise UserError(
@@ -129,6 +131,17 @@ def require_discrete(task: Task, engine: str) -> None:
     for group, spec in task.make(1, task.seed).groups.items():
         if not isinstance(spec.actions, Discrete):
             raise UserError(f"engine {engine}: group {group!r} has {spec.actions}, not one of n: choose engine torch")
+
+
+def require_plain(acceleration: Acceleration, engine: str) -> None:
+    """Raises:
+    UserError: lower precision or compiled graphs are asked for.
+    """
+    if acceleration.precision != "float32" or acceleration.compile:
+        raise UserError(
+            f"engine {engine}: acceleration.precision must be float32 and acceleration.compile false (found "
+            f"{acceleration.precision}, {acceleration.compile}): choose engine torch"
+        )
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.adapters.features import MakeEnvironment
 from marl_pipeline.envs.adapters.rllib import RLlibMultiAgentEnv
 from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.errors import UserError
 from marl_pipeline.progress import silent
 from marl_pipeline.seeding import stream_seed
 
@@ -47,6 +48,8 @@ def train(task: Task) -> Trained:
         UserError: the algorithm, or something that its settings ask for, has no counterpart there.
     """
     settings = on_policy_settings(task, "rllib")
+    if task.num_envs % task.workers:
+        raise UserError(f"engine rllib: {task.num_envs} copies are not shared out evenly to {task.workers} workers")
     saved = task.checkpoint.load()
     with one_thread(), connected(cpus=1 + task.workers):
         algorithm = _config(task, settings, 0 if saved is None else int(saved["steps"])).build_algo()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.spaces import Box
 from sb3_contrib import MaskablePPO
@@ -17,7 +18,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from marl_pipeline.algos.engines.outside import (
@@ -25,6 +26,7 @@ from marl_pipeline.algos.engines.outside import (
     on_policy_settings,
     one_thread,
     require_discrete,
+    require_plain,
     row_features,
     training_environment,
     transfer,
@@ -39,6 +41,9 @@ from marl_pipeline.envs.adapters.stable_baselines3 import StableBaselines3VecEnv
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
+
+ACTOR_GAIN = 0.01
+"""Of the actor's last layer, as the library initialises it."""
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -82,15 +87,36 @@ def train(task: Task) -> Trained:
 
 @dataclass(frozen=True)
 class Learner:
-    """A model of the library, and the parameters of it that decide, from the observation to logits or values."""
+    """A model of the library, and the parameters of it that decide, from the observation to logits or values.
+
+    Attributes:
+        scale: what it divides rewards by, where it does.
+    """
 
     model: BaseAlgorithm
     deciding: Sequence[nn.Module]
     optimizer: torch.optim.Optimizer
+    scale: VecNormalize | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
         return [parameter for part in self.deciding for parameter in part.parameters()]
+
+    def state(self) -> State:
+        """What a checkpoint needs of it."""
+        held = {"policy": self.model.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.scale is None:
+            return held
+        moments = self.scale.ret_rms
+        return held | {"reward_moments": [float(moments.mean), float(moments.var), float(moments.count)]}
+
+    def resume(self, saved: State) -> None:
+        self.model.policy.load_state_dict(saved["policy"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scale is not None:
+            mean, variance, count = saved["reward_moments"]
+            moments = self.scale.ret_rms
+            moments.mean, moments.var, moments.count = np.asarray(mean), np.asarray(variance), count
 
 
 def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
@@ -109,15 +135,18 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: 
     Where values are to be normalised it scales the rewards by the deviation of their discounted sum, its own idiom; it
     has no Huber loss.
     """
-    environment: VecEnv = rows
+    gain = settings.network.actor_gain
+    if gain != ACTOR_GAIN:
+        raise UserError(f"engine sb3: network.actor_gain must be {ACTOR_GAIN} (found {gain}): choose engine torch")
+    scale = None
     if settings.normalise_values:
-        environment = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=settings.gamma)
+        scale = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=settings.gamma)
     batch = rows.num_envs * settings.horizon
     free = bool(rows.action_masks().all())
     chosen: type[Any] = PPO if free else MaskablePPO
     model = chosen(
         "MlpPolicy",
-        environment,
+        rows if scale is None else scale,
         learning_rate=_rate(settings.learning_rate),
         n_steps=settings.horizon,
         batch_size=batch // settings.minibatches,
@@ -136,7 +165,7 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: 
     )
     policy = model.policy
     deciding = [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
-    return Learner(model, deciding, policy.optimizer)
+    return Learner(model, deciding, policy.optimizer, scale)
 
 
 def _networks(network: NetworkSettings) -> dict[str, Any]:
@@ -153,6 +182,7 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     network = settings.network
     follow_every, follow_rate = target_clock(settings)
     require_discrete(task, "sb3")
+    require_plain(settings.acceleration, "sb3")
     plain = {
         "network.memory": (network.memory, 0),
         "network.duelling": (network.duelling, False),
@@ -224,8 +254,7 @@ def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
     agents = model.n_envs // task.num_envs
     if saved is not None:
         watch.resume(saved)
-        model.policy.load_state_dict(saved["policy"])
-        learner.optimizer.load_state_dict(saved["optimizer"])
+        learner.resume(saved)
         model.num_timesteps = watch.steps * agents
     left = task.timesteps - watch.steps
     if left > 0:
@@ -262,5 +291,4 @@ class _Turns(BaseCallback):
         over = self._watch.turn(steps, figures)
         if over or steps - self._saved >= self._task.checkpoint_every:
             self._saved = steps
-            held = {"policy": self.model.policy.state_dict(), "optimizer": self._learner.optimizer.state_dict()}
-            self._task.checkpoint.save(self._watch.state() | held)
+            self._task.checkpoint.save(self._watch.state() | self._learner.state())

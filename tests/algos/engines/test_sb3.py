@@ -130,6 +130,14 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, make: Any) -> None:
         ),
         ({"settings": registry.choose("idqn", "mpe/simple_spread", {}).settings}, "network.duelling"),
         ({"settings": registry.choose("qmix", "mpe/simple_spread", {}).settings}, "engine torch"),
+        (
+            {"settings": preset("ppo", acceleration={"precision": "bfloat16", "compile": False})},
+            "acceleration.precision must be float32",
+        ),
+        (
+            {"settings": preset("ppo", network={**preset("ppo").network.model_dump(), "actor_gain": 1.0})},
+            "network.actor_gain must be 0.01",
+        ),
         ({"make": Colours, "inputs": DenseInputs(Colours(1, 0).groups)}, "one group"),
     ],
 )

@@ -1,0 +1,32 @@
+"""A run whose numbers are no longer numbers ends with one line, whichever the algorithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from marl_pipeline.algos import registry
+from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.errors import UserError
+from tests.algos.off_policy_runs import constant, turns
+
+OFF_POLICY = {"collect": 25, "updates": 2, "batch": 16, "capacity": 1000, "learn_from": 100}
+FAST = constant(1e30)
+CHANGES: dict[str, dict[str, Any]] = {
+    "mappo": {"horizon": 25, "learning_rate": FAST},
+    "idqn": {**OFF_POLICY, "descent": {"learning_rate": FAST}},
+    "qmix": {**OFF_POLICY, "descent": {"learning_rate": FAST}},
+    "maddpg": {**OFF_POLICY, "critic": {"learning_rate": FAST}},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_divergence_is_told(name: str) -> None:
+    environment = SimpleSpread(4, seed=0)
+    settings = registry.choose(name, "mpe/simple_spread", CHANGES[name]).settings
+    inputs = DenseInputs(environment.groups)
+    algorithm = registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
+    with pytest.raises(UserError, match="training diverged"):
+        turns(algorithm, 20)
