@@ -15,8 +15,8 @@ from marl_pipeline.algos.engines.task import load_policy
 from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
-from tests.algos.engines.compare import greedy, preset, spread, task
 from tests.algos.engines.private_ray import private_ray
+from tests.algos.engines.tasks import greedy, preset, spread, task
 from tests.algos.toy import EPISODE, Colours
 
 BEST = 2.0 * EPISODE

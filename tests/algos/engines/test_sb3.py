@@ -20,7 +20,7 @@ from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
-from tests.algos.engines.compare import greedy, preset, spread, task
+from tests.algos.engines.tasks import greedy, preset, spread, task
 from tests.algos.toy import Colours
 from tests.envs.adapters.test_adapters import make_trading
 

@@ -1,13 +1,7 @@
-"""The same task through several engines: `python tests/algos/engines/compare.py --help` measures, tests compare.
-
-The task is PPO with critics as local as the actors, which every engine has, on simple_spread; or MAPPO, where there is
-a central critic.
-"""
+"""Small tasks that every engine can be given: PPO with critics as local as the actors on simple_spread, or MAPPO."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +13,6 @@ from torch import Tensor
 
 import marl_pipeline.algos
 from marl_pipeline.algos.algorithm import Policy
-from marl_pipeline.algos.engines import registry
 from marl_pipeline.algos.engines.task import Task
 from marl_pipeline.algos.greedy import greedy_returns
 from marl_pipeline.algos.inputs import DenseInputs
@@ -67,38 +60,3 @@ def task(algorithm: str, settings: PPOSettings, make: Callable[[int, int], Envir
         "on_step": silent,
     }
     return Task(**{**base, **fields})
-
-
-def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--algorithm", default="ippo")
-    options.add_argument("--engines", nargs="+", default=["torch", "sb3", "rllib"])
-    options.add_argument("--seeds", nargs="+", type=int, default=[100, 101])
-    options.add_argument("--timesteps", type=int, default=150_000)
-    options.add_argument("--copies", type=int, default=64)
-    options.add_argument("--evaluations", type=int, default=5)
-    given = options.parse_args()
-    torch.set_num_threads(1)
-    for seed in given.seeds:
-        for engine in given.engines:
-            trained = registry.train(
-                engine,
-                task(
-                    given.algorithm,
-                    preset(given.algorithm),
-                    spread,
-                    num_envs=given.copies,
-                    seed=seed,
-                    timesteps=given.timesteps,
-                    evaluate_every=max(given.timesteps // given.evaluations, 1),
-                ),
-            )
-            curve = {evaluation.steps: round(evaluation.mean, 2) for evaluation in trained.run.evaluations}
-            speed = trained.run.timed_steps / trained.run.seconds
-            print(
-                json.dumps({"engine": engine, "seed": seed, "returns": curve, "steps_per_s": round(speed)}), flush=True
-            )
-
-
-if __name__ == "__main__":
-    main()
