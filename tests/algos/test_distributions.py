@@ -102,6 +102,13 @@ def test_the_entropy_of_a_squashed_gaussian_is_the_mean_of_minus_its_log_density
     torch.testing.assert_close(ours.entropy(), monte_carlo, atol=5e-3, rtol=0)
 
 
+def test_a_squashed_action_keeps_its_bounds_to_the_last_bit():
+    space = Continuous(1, 0.1, 0.9)
+    parameters = torch.tensor([[-20.0, 0.0], [20.0, 0.0]])
+    low, high = distribution(space, parameters, NO_MASK).mode().flatten()
+    assert (low, high) == (torch.tensor(0.1), torch.tensor(0.9))
+
+
 def test_a_squashed_action_at_its_bound_has_a_finite_density():
     ours = distribution(Continuous(1, 0.0, 1.0), torch.tensor([[40.0, 0.0], [-40.0, 0.0]]), NO_MASK)
     assert ours.mode().flatten().tolist() == [1.0, 0.0]
