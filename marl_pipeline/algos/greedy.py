@@ -29,8 +29,8 @@ def greedy_returns(environment: Environment, policy: Policy) -> Tensor:
         steps += 1
         if steps > LONGEST_EPISODE:
             raise UserError(
-                f"an episode goes on after {LONGEST_EPISODE:,} steps: returns are of whole episodes; let the environment "
-                "end them (terminated or truncated)"
+                f"an episode goes on after {LONGEST_EPISODE:,} steps, and returns are of whole episodes: let the "
+                "environment end them (terminated or truncated)"
             )
         actions, memory = policy.act(timestep, memory, None)
         timestep = environment.step(actions)
