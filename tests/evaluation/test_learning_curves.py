@@ -43,7 +43,15 @@ def test_a_curve_summarises_its_seeds_step_by_step() -> None:
     assert np.array_equal(alone.low, alone.high)
 
 
+def test_evaluations_a_little_apart_stand_at_the_mean_of_their_steps() -> None:
+    runs = {0: (np.array([1000, 2010]), np.zeros(2)), 1: (np.array([1020, 2000]), np.ones(2))}
+    assert learning_curve(runs).steps.tolist() == [1010, 2005]
+
+
 def test_runs_on_different_steps_are_refused() -> None:
+    shorter = {0: (np.array([10, 20]), np.zeros(2)), 1: (np.array([10]), np.zeros(1))}
+    with pytest.raises(ValueError, match="evaluated at different steps"):
+        learning_curve(shorter)
     runs = {0: (np.array([10, 20]), np.zeros(2)), 1: (np.array([10, 30]), np.zeros(2))}
     with pytest.raises(ValueError, match="seeds 0, 1 were evaluated at different steps"):
         learning_curve(runs)
