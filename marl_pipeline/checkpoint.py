@@ -7,10 +7,13 @@ inputs, so a changed parameter or bar never meets an old checkpoint.
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+
+from marl_pipeline.errors import UserError
 
 State = dict[str, Any]
 
@@ -50,9 +53,16 @@ class FileCheckpointer:
         self._path = folder / "state.pt"
 
     def load(self) -> State | None:
+        """Raises:
+        UserError: the file is damaged.
+        """
         if not self._path.exists():
             return None
-        state: State = torch.load(self._path, map_location="cpu", weights_only=True)
+        try:
+            state: State = torch.load(self._path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{self._path}: damaged ({reason}); delete it to start this run anew") from error
         return state
 
     def save(self, state: State) -> None:

@@ -39,6 +39,8 @@ def bench_() -> None:
 
 training.register(app, env, bench)
 
+RESUME, INTERRUPTED = "interrupted; run again to resume", 130
+
 SUMMARY = Path("reports/rl_validation_summary.json")
 REPORT = Path("reports/rl_validation_summary.html")
 
@@ -77,10 +79,7 @@ def run(
     prepare(root)
     from flows.run import run_flow
 
-    try:
-        run_flow()
-    except KeyboardInterrupt:
-        fail("interrupted; run again to resume", 130)
+    run_flow()
     _print_summary(root, as_json)
 
 
@@ -194,8 +193,14 @@ def main() -> NoReturn:
         app()
     except UserError as error:
         fail(str(error), 2)
+    except PermissionError as error:
+        fail(f"{error.filename}: {error.strerror}; choose a place that can be written", 2)
     except KeyboardInterrupt:
-        fail("interrupted; run again to resume", 130)
+        fail(RESUME, INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
+            fail(RESUME, INTERRUPTED)
+        raise
     sys.exit(0)
 
 

@@ -447,6 +447,8 @@ def explain(error: ValidationError, model: type[Section]) -> str:
             text = f"unknown parameter '{where}'{_suggest(first['loc'], model)}"
         case "missing":
             text = f"parameter '{where}' is missing"
+        case _ if not where:
+            text = first["msg"].removeprefix("Value error, ")
         case _:
             text = f"parameter '{where}': {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
     more = len(problems) - 1

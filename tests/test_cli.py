@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from checkouts import environment, marl, small_checkout
 
+from marl_pipeline import cli
 from marl_pipeline.stages import dag
 from marl_pipeline.stages.plan import longest, steps
 
@@ -57,6 +59,20 @@ def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (root / "params.yaml").read_bytes() == before
+
+
+def test_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    app = typer.Typer()
+    app.command()(interrupted)
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["marl"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "interrupted; run again to resume" in capsys.readouterr().err
 
 
 def test_outside_the_repository_it_says_where_to_go(tmp_path: Path) -> None:

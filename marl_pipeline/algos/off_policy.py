@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
+from pydantic import model_validator
 
 from marl_pipeline.algos.acceleration import Acceleration
 from marl_pipeline.algos.algorithm import Policy, forget
@@ -29,6 +30,12 @@ class OffPolicySettings(Section):
     capacity: Count
     learn_from: Count
     acceleration: Acceleration
+
+    @model_validator(mode="after")
+    def _learning_begins(self) -> Self:
+        if self.learn_from > self.capacity:
+            raise ValueError(f"learn_from {self.learn_from} is more than a capacity of {self.capacity} ever holds")
+        return self
 
 
 class Collector:

@@ -183,7 +183,16 @@ def _tags(task: dag.Task, item: Mapping[str, int], root: Path) -> dict[str, str]
 
 
 def set_threads(threads: int, device: str) -> None:
-    """Bounds the threads of every numeric library, loaded or not yet, and asks torch for repeatable results."""
+    """Bounds the threads of every numeric library, loaded or not yet, and asks torch for repeatable results.
+
+    Raises:
+        UserError: `device` is cuda, and torch finds none.
+    """
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device cuda: torch finds no GPU here; use cpu, or install torch for this machine's driver")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -44,6 +44,21 @@ def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the
 
 
 @pytest.mark.parametrize(
+    ("short", "kind", "start", "end", "share"),
+    [
+        (0.003, "constant", 0.003, 0.003, 1.0),
+        ("linear 0.01 to 0 over 50%", "linear", 0.01, 0.0, 0.5),
+        ("cosine 1e-3 to 1e-5 over 100%", "cosine", 1e-3, 1e-5, 1.0),
+    ],
+)
+def test_schedules_may_be_written_as_they_are_told(
+    short: object, kind: str, start: float, end: float, share: float
+) -> None:
+    rate = registry.choose("ppo", "here", {"learning_rate": short}).settings.learning_rate
+    assert (rate.kind, rate.start, rate.end, rate.share) == (kind, start, end, share)
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "words"),
     [
         ("qmx", {}, "algorithm 'qmx' is not known; did you mean 'qmix'"),
@@ -55,6 +70,8 @@ def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the
         ("qmix", {"envs": True}, "'envs' must be a whole number of copies"),
         ("qmix", {"burn_in": 5, "window": 5}, "burn_in 5 leaves nothing of a window of 5 steps"),
         ("qmix", {"burn_in": 1, "network": {"memory": 0}}, "nothing to warm up"),
+        ("ppo", {"learning_rate": "linear 3 to"}, "write a number, or such as 'linear 0.01 to 0 over 50%'"),
+        ("qmix", {"learn_from": 300_000}, "learn_from 300000 is more than a capacity of 200000 ever holds"),
         ("qmix", {"burn_in": -2}, "parameter 'burn_in'"),
         ("idqn", {"epsilon": {"start": 3.0}}, "parameter 'epsilon.start'"),
         ("idqn", {"descent": {"learning_rate": {"end": -1e-3}}}, "parameter 'descent.learning_rate.end'"),

@@ -62,7 +62,7 @@ def load(job: Job, world: World, folder: Path) -> Policy:
     """The policy of a job whose weights lie in `folder`.
 
     Raises:
-        UserError: they are missing or damaged.
+        UserError: they are missing or damaged, or the environment is another one now.
     """
     chosen = registry.parse(job.algo, job.settings)
     environment = world.training(1, job.seed)
@@ -76,5 +76,9 @@ def load(job: Job, world: World, folder: Path) -> Policy:
         raise UserError(f"{path}: no such file; train again with --fresh") from None
     except SafetensorError as error:
         raise UserError(f"{path}: damaged ({error}); train again with --fresh") from None
-    algorithm.policy.module.load_state_dict(weights)
+    try:
+        algorithm.policy.module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: does not fit {job.env} as it is now ({reason}); train again with --fresh") from None
     return algorithm.policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +74,13 @@ def folder_of(env: str) -> str:
 def code_digest() -> str:
     """Of the source that learns and is learnt from: a run whose code has changed is another run."""
     package = Path(__file__).parents[2]
+    return source_digest([package / name for name in CODE])
+
+
+def source_digest(paths: Iterable[Path]) -> str:
+    """Of Python files, and of all in and below folders."""
     digest = hashlib.sha256()
-    for name in CODE:
-        found = package / name
-        for file in sorted(found.rglob("*.py")) if found.is_dir() else [found]:
-            digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for path in paths:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -69,19 +70,25 @@ class Finished:
 def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) -> Finished:
     """Trains the job, unless the very same run is there; `fresh` forgets what was there and starts at step 0.
 
+    A run of the same job by other code, or on other data, is replaced; that of another job is not, unless `fresh`.
+
     Args:
         root: of the repository, where the checkpoint and the record lie.
         out: the folder of all runs.
 
     Raises:
-        UserError: a bad job, or another process is at the same one.
+        UserError: a bad job, another process is at the same one or at its folder, or another job's run is there.
     """
     set_threads(job.threads, job.device)
     made = world(root, job.env, job.env_options, job.device)
     key, folder = job.key(dict(made.facts)), out / job.place
-    if not fresh and (folder / RUN).exists() and read_run(folder)["key"] == key:
-        return finished(folder, reused=True)
-    with _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
+    if not fresh and (folder / RUN).exists():
+        record = read_run(folder)
+        if record["key"] == key:
+            return finished(folder, reused=True)
+        _keep_another(folder, record["job"], job)
+    _will_learn(job)
+    with _held(root, folder), _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
         with _recorded(job, key, root, on_step) as (recorder, recorded):
             with new_run(folder) as partial:
                 done = engines.train(
@@ -146,6 +153,45 @@ def _figures(result: Finished) -> dict[str, float]:
     low, high = result.interval
     figures = {"test_return_low": low, "test_return_high": high}
     return figures if result.steps_per_s is None else figures | {"steps_per_s": result.steps_per_s}
+
+
+def _keep_another(folder: Path, there: Mapping[str, Any], job: Job) -> None:
+    """Raises:
+    UserError: the run in `folder` is of another job.
+    """
+    old, new = flatten(there), flatten(job.model_dump(mode="json"))
+    differ = [name for name in new if old.get(name) != new[name]]
+    if differ:
+        told = ", ".join(f"{name} {old.get(name)} there, {new[name]} here" for name in differ[:3])
+        more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
+        raise UserError(f"{folder}: another run is there ({told}{more}); --out keeps it, --fresh replaces it")
+
+
+def _will_learn(job: Job) -> None:
+    """Raises:
+    UserError: the run ends before it has learned anything.
+    """
+    begins = job.settings.get("learn_from", 0)
+    if job.timesteps < begins:
+        raise UserError(
+            f"{job.algo}: {job.timesteps} timesteps end before learning (learn_from {begins}): train longer or lower it"
+        )
+
+
+@contextmanager
+def _held(root: Path, folder: Path) -> Iterator[None]:
+    """The folder of a run, held by one process at a time."""
+    locks = root / CHECKPOINTS / "folders"
+    locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    with (locks / name).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process is training into it; wait for it, or choose another --out"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -15,7 +15,7 @@ def runs_table(algo: str, env: str, timesteps: int, runs: Sequence[Finished]) ->
     table.add_column("test return", justify="right")
     table.add_column("95% interval", justify="right")
     table.add_column("steps/s", justify="right")
-    table.add_column("policy")
+    table.add_column("policy", overflow="fold")
     for run in runs:
         low, high = run.interval
         speed = "" if run.steps_per_s is None else f"{run.steps_per_s:,.0f}"

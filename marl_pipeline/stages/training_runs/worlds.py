@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from marl_pipeline.algos.inputs import DenseInputs, Inputs
 from marl_pipeline.envs import registry
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.seeding import stream_seed
+from marl_pipeline.stages.training_runs.job import source_digest
 
 Make = Callable[[int, int], Environment]
 """(copies, seed) -> an environment."""
@@ -21,7 +23,7 @@ class World:
     """Attributes:
     training, test: build copies of the environment to learn in, and of the one that measures.
     inputs: what a network reads of an observation.
-    facts: what identifies the data behind the environment; empty where its name and options say all.
+    facts: what identifies the data or the source behind the environment; empty where its name and options say all.
     """
 
     training: Make
@@ -44,4 +46,18 @@ def world(root: Path, name: str, options: Mapping[str, Any], device: str) -> Wor
     def make(copies: int, seed: int) -> Environment:
         return registry.make(name, copies, seed=stream_seed(seed, "environment"), device=device, **options)
 
-    return World(make, make, DenseInputs(make(1, 0).groups), {})
+    return World(make, make, DenseInputs(make(1, 0).groups), _source(name))
+
+
+def _source(name: str) -> dict[str, str]:
+    """The source of an environment from elsewhere, which `make` has imported: edited, it is another environment."""
+    kind, *rest = name.split(":")
+    if not rest:
+        return {}
+    modules = {"gymnasium": [kind, *rest[:-1]], "pettingzoo": rest}.get(kind, [kind])
+    paths: list[Path] = []
+    for module in modules:
+        top = sys.modules[module.partition(".")[0]]
+        folders = getattr(top, "__path__", None)
+        paths += [Path(path) for path in folders] if folders is not None else [Path(cast(str, top.__file__))]
+    return {"source of the environment": source_digest(paths)}

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from checkouts import environment, small_checkout
 from typer.testing import CliRunner
 
+from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.cli import app
 from marl_pipeline.errors import UserError
 from marl_pipeline.stages.training_runs.job import CHECKPOINTS
@@ -100,14 +102,68 @@ def test_seeds_side_by_side_end_in_the_bytes_of_seeds_one_by_one(root: Path, tra
         assert results(tmp_path / place) == results(root / "models/runs" / place)
 
 
-def test_a_finished_run_is_kept_and_a_changed_setting_trains_anew(root: Path, trained: Any, tmp_path: Path) -> None:
+def test_a_finished_run_is_kept_and_one_of_other_settings_takes_its_place_only_when_told(
+    root: Path, trained: Any, tmp_path: Path
+) -> None:
     short = ("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--timesteps", "400", *SMALL)
+    other = ("-S", "gamma=0.9")
     runs = [
         json.loads(marl(root, *short, *more, "--out", str(tmp_path), "--json").stdout)["runs"][0]
-        for more in ((), (), ("-S", "gamma=0.9"), ("--fresh",))
+        for more in ((), (), (*other, "--fresh"), ("--fresh",))
     ]
     assert [run["reused"] for run in runs] == [False, True, False, False]
     assert runs[0]["test_return"] == runs[1]["test_return"] == runs[3]["test_return"] != runs[2]["test_return"]
+    kept = results(Path(runs[3]["folder"]))
+    refused = marl(root, *short, *other, "--out", str(tmp_path))
+    assert isinstance(refused.exception, UserError)
+    assert "another run is there (settings.gamma 0.97 there, 0.9 here); --out keeps it" in str(refused.exception)
+    assert results(Path(runs[3]["folder"])) == kept
+
+
+OWN = """
+from marl_pipeline.envs.mpe.spread import SimpleSpread
+
+class Mine(SimpleSpread):
+    scale = 1.0
+
+    def step(self, actions):
+        told = super().step(actions)
+        told.team_reward.mul_(self.scale)
+        return told
+"""
+
+
+def test_an_edited_environment_is_another_one(root: Path, trained: Any, tmp_path: Path) -> None:
+    """In processes of their own: one that has imported a module does not see its file change."""
+
+    def run(*arguments: str) -> Any:
+        words = [sys.executable, "-m", "marl_pipeline.cli", *arguments, "--json"]
+        done = subprocess.run(words, cwd=root, env=environment(root), capture_output=True, text=True, check=True)
+        return json.loads(done.stdout), done.stderr
+
+    file = root / "edited_environment.py"
+    short = ("train", "--algo", "ippo", "--env", "edited_environment:Mine", "--timesteps", "400", *SMALL)
+    returns = []
+    for scale in ("1.0", "1.0", "100.0"):
+        file.write_text(OWN.replace("scale = 1.0", f"scale = {scale}"))
+        found, _ = run(*short, "--out", str(tmp_path))
+        returns.append((found["runs"][0]["test_return"], found["runs"][0]["reused"]))
+    assert [reused for _, reused in returns] == [False, True, False]
+    assert returns[2][0] < 50.0 * returns[0][0] < 0.0
+    file.write_text(OWN)
+    _, told = run("evaluate", "--checkpoint", found["runs"][0]["folder"], "--episodes", "16")
+    assert "not as in training: source of the environment" in told
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoint = FileCheckpointer(tmp_path)
+    checkpoint.save({"steps": torch.arange(1000)})
+    path = tmp_path / "state.pt"
+    for size in (0, 10, 2000):
+        path.write_bytes(path.read_bytes()[:size] if size else b"")
+        with pytest.raises(UserError, match=r"state\.pt: damaged .*; delete it to start this run anew"):
+            checkpoint.load()
+        checkpoint.save({"steps": torch.arange(1000)})
 
 
 def test_a_saved_policy_earns_what_training_said(root: Path, trained: Any) -> None:
@@ -159,11 +215,19 @@ def test_several_algorithms_are_drawn_together(root: Path, trained: Any, tmp_pat
         (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--seeds", "one"), "--seeds one: write whole"),
         (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--seeds", "1", "1"), "each once"),
         (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--engine", "jax"), "engine 'jax' is not known"),
+        (
+            ("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--timesteps", "2000"),
+            "2000 timesteps end before learning (learn_from 5000)",
+        ),
+        (("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--device", "cuda"), "torch finds no GPU here"),
         (("evaluate", "--checkpoint", "nowhere"), "nowhere/run.json: no such file"),
         (("curves", "nowhere"), "nowhere: no finished run here or below"),
     ],
 )
-def test_a_mistake_is_one_line(root: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_a_mistake_is_one_line(
+    root: Path, arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = marl(root, *arguments)
     assert isinstance(done.exception, UserError), done.output
     assert done.stdout == ""
