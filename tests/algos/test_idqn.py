@@ -200,7 +200,10 @@ def test_a_known_duelling_value():
     ("changes", "message"),
     [
         ({"network": NETWORK | {"memory": 8}}, "idqn: network.memory must be 0"),
-        ({"capacity": 16, "look_ahead": 3}, "capacity is too small: 2 steps in each of 8 copies.*at least 32"),
+        (
+            {"capacity": 16, "learn_from": 16, "look_ahead": 3},
+            "capacity is too small: 2 steps in each of 8 copies.*at least 32",
+        ),
         ({"n_step": 5}, "look_ahead 2 is shorter than n_step 5"),
     ],
 )

@@ -278,7 +278,7 @@ def test_learning_waits_until_there_is_a_window():
 @pytest.mark.parametrize(("changes", "least"), [(SMALL, 40), (RECURRENT, 64)], ids=["feed-forward", "recurrent"])
 def test_a_replay_too_small_for_a_window_is_refused(changes, least):
     with pytest.raises(UserError, match=f"qmix: capacity is too small.*at least {least}"):
-        toy(**changes | {"capacity": 16})
-    algorithm = toy(**changes | {"capacity": least})
+        toy(**changes | {"capacity": 16, "learn_from": 16})
+    algorithm = toy(**changes | {"capacity": least, "learn_from": 16})
     turns(algorithm, 12)
     assert math.isfinite(algorithm.advance().metrics["loss"])
