@@ -15,6 +15,7 @@ from marl_pipeline.config import Count, Section
 
 RUNS = Path("models/runs")
 CHECKPOINTS = Path(".marl/checkpoints/runs")
+LOCKS = Path(".marl/locks/runs")
 
 EVALUATIONS = 20
 """Of a run, unless the user says otherwise."""

@@ -23,7 +23,7 @@ from marl_pipeline.progress import OnStep
 from marl_pipeline.stages.harness import set_threads
 from marl_pipeline.stages.store.runs import RUN, TIMING, new_run, read_run, read_timing, write_json
 from marl_pipeline.stages.training_runs import engines
-from marl_pipeline.stages.training_runs.job import CHECKPOINTS, Job
+from marl_pipeline.stages.training_runs.job import CHECKPOINTS, LOCKS, Job
 from marl_pipeline.stages.training_runs.worlds import World, world
 from marl_pipeline.tracking import SpoolRecorder, flatten, git_tags
 
@@ -181,10 +181,9 @@ def _will_learn(job: Job) -> None:
 @contextmanager
 def _held(root: Path, folder: Path) -> Iterator[None]:
     """The folder of a run, held by one process at a time."""
-    locks = root / CHECKPOINTS / "folders"
-    locks.mkdir(parents=True, exist_ok=True)
+    (root / LOCKS).mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
-    with (locks / name).open("w") as lock:
+    with (root / LOCKS / name).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
