@@ -5,7 +5,6 @@ become many. docs/benchmarks.md says what is counted.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -56,9 +55,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Update:
-    """One turn with one update: the fastest of `TURNS`, and how far it raised the process's peak memory.
+    """One turn with one update: the fastest of `TURNS`, and the most memory that environment and learner took at once.
 
-    On CUDA `bytes` is the peak of what torch allocated.
+    On CUDA `bytes` is what torch allocated, elsewhere what was resident, both beyond what was there before.
     """
 
     system: str
@@ -155,7 +154,7 @@ def _steps_per_s(learner: Algorithm, seconds: float, device: str) -> float:
 def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> Update:
     """One turn of `UPDATE_SETTINGS` on `market/portfolio` with `agents` synthetic symbols besides the master.
 
-    Peak memory only ever grows: measure in a process of its own.
+    What an allocator keeps of earlier work hides memory: measure in a process of its own.
     """
     set_threads(threads, device)
     params = load_params(root / "params.yaml")
@@ -164,7 +163,7 @@ def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> 
     params = params.model_copy(update={"data": data})
     made = world_of(synthetic_dataset(params), "synthetic", params, "market/portfolio", {"episode": 64}, device)
     chosen = registry.choose(algo, "market/portfolio", UPDATE_SETTINGS[algo])
-    before = _peak(device)
+    before = _memory_from_here(device)
     environment = made.training(chosen.envs, 0)
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=1_000_000)
     steps = 0
@@ -268,10 +267,23 @@ def _update_apart(root: Path, algo: str, agents: int, *, threads: int, device: s
     return Update(**json.loads(done.stdout))
 
 
-def _peak(device: str) -> int:
+def _memory_from_here(device: str) -> int:
+    """Bytes in use now; `_peak` forgets what came before."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory starts anew
+    return _resident("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")
+
+
+def _resident(entry: str) -> int:
+    """Bytes of an entry of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry + ":"))
 
 
 def _wait(device: str) -> None:
