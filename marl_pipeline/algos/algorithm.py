@@ -65,7 +65,7 @@ def require_finite(figures: Mapping[str, float]) -> None:
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
         told = ", ".join(f"{name} {figures[name]}" for name in bad)
-        raise UserError(f"training diverged ({told}): lower the learning rate or reward_scale, or clip more")
+        raise UserError(f"training diverged ({told}): lower the learning rate, or clip gradients more")
 
 
 class Algorithm(Protocol):

@@ -1,5 +1,5 @@
 """How fast algorithms learn, environment and learner together, beside BenchMARL; and what an update costs as agents
-become many. docs/benchmarks.md says what is counted.
+become many. docs/algorithms.md has the figures.
 """
 
 from __future__ import annotations
