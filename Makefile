@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run repro test test-slow check lint types imports format lock clean
+.PHONY: help setup run repro test test-slow check lint types imports dependencies format lock clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ types:
 
 imports:
 	@$(BIN)/lint-imports --no-logo
+
+dependencies: setup ## Writes the code that each stage depends on into dvc.yaml
+	@$(BIN)/python -m marl_pipeline.pipeline.code_dependencies
 
 format: setup ## Applies the style
 	@$(BIN)/ruff check --fix .

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from marl_pipeline.config import load_params
-from marl_pipeline.stages import dag
+from marl_pipeline.pipeline import dag
 
 
 def test_nothing_is_left_to_run() -> None:

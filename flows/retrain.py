@@ -17,10 +17,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.board import Board, board
 from flows.processes import Children, InterruptedStageError, Outcome, StageFailedError, stopping_on_signals
-from marl_pipeline import overlay
 from marl_pipeline.config import load_params
-from marl_pipeline.stages import dag
-from marl_pipeline.tracking import shipping, tracking_uri
+from marl_pipeline.pipeline import dag, overlay
+from marl_pipeline.pipeline.tracking import shipping, tracking_uri
 
 WORKTREES = Path(".marl/worktrees")
 _THREADS = 256  # tasks wait in threads for what they need; `run.workers` bounds how many do work

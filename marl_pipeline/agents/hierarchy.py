@@ -8,7 +8,7 @@ import torch
 
 from marl_pipeline.agents.master import MasterAgent, pooled_intents
 from marl_pipeline.agents.symbol import SymbolAgents
-from marl_pipeline.algos.rollout import Decision
+from marl_pipeline.algos.common.rollout import Decision
 from marl_pipeline.envs.protocol import Timestep
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.agents.view import MarketView
-from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs.protocol import GroupSpec
 
 REFERENCES = ("bar", "symbol")

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.agents.view import MarketView
-from marl_pipeline.algos.distributions import masked_log_softmax
-from marl_pipeline.algos.networks import orthogonal_linear, trunk
-from marl_pipeline.algos.rollout import Decision, decide_from
-from marl_pipeline.algos.value_norm import ValueNorm
+from marl_pipeline.algos.common.rollout import Decision, decide_from
 from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.nn.distributions import masked_log_softmax
+from marl_pipeline.nn.networks import orthogonal_linear, trunk
+from marl_pipeline.nn.value_norm import ValueNorm
 
 
 class MasterNetwork(nn.Module):

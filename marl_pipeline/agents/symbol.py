@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.agents.view import MarketView
-from marl_pipeline.algos.networks import orthogonal_linear, trunk
-from marl_pipeline.algos.rollout import Decision, decide_from
+from marl_pipeline.algos.common.rollout import Decision, decide_from
 from marl_pipeline.envs.protocol import GroupStep
+from marl_pipeline.nn.networks import orthogonal_linear, trunk
 
 
 class SymbolNetwork(nn.Module):

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from marl_pipeline.algos.action_values import masked
-from marl_pipeline.algos.inputs import Inputs
-from marl_pipeline.algos.prioritised import Priorities, PrioritySettings
-from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.replay import Decisions, Replay, Seen
-from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
+from marl_pipeline.algos.common.action_values import masked
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.algos.common.prioritised import Priorities, PrioritySettings
+from marl_pipeline.algos.common.replay import Decisions, Replay, Seen
+from marl_pipeline.algos.common.value_learning import ValueLearner, ValueSettings
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.reduction import ALONE, Reduction
 
 
 class IDQNSettings(ValueSettings):

@@ -14,20 +14,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from marl_pipeline.algos.action_codes import Ranges
-from marl_pipeline.algos.algorithm import Advance, require_finite
-from marl_pipeline.algos.decentralised import DecentralisedActors, raw_outputs
-from marl_pipeline.algos.descent import Descent, DescentSettings, follow
-from marl_pipeline.algos.inputs import Inputs
-from marl_pipeline.algos.noise import Noise
-from marl_pipeline.algos.off_policy import Collector, OffPolicySettings
-from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.replay import Replay, Scene
-from marl_pipeline.algos.schedules import Probability
-from marl_pipeline.algos.stacked import CentralCritics
+from marl_pipeline.algos.common.action_codes import Ranges
+from marl_pipeline.algos.common.algorithm import Advance, require_finite
+from marl_pipeline.algos.common.decentralised import DecentralisedActors, raw_outputs
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.algos.common.noise import Noise
+from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
+from marl_pipeline.algos.common.optimizer_step import Descent, DescentSettings, follow
+from marl_pipeline.algos.common.replay import Replay, Scene
+from marl_pipeline.algos.common.schedules import Probability
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.stacked import CentralCritics
 from marl_pipeline.seeding import stream
 
 

@@ -11,13 +11,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from marl_pipeline.algos.acceleration import Acceleration
-from marl_pipeline.algos.distributions import Categorical, Distribution
+from marl_pipeline.algos.common.acceleration import Acceleration
+from marl_pipeline.algos.common.rollout import Experience
 from marl_pipeline.algos.ppo import PPO, ActorCritic, PPOSettings
-from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.rollout import Experience
-from marl_pipeline.algos.value_norm import ValueNorm
 from marl_pipeline.config import PPOParams
+from marl_pipeline.nn.distributions import Categorical, Distribution
+from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.value_norm import ValueNorm
 
 
 class MAPPOSettings(PPOSettings):

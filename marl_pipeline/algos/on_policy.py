@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.actor_critic import GroupActorCritic
-from marl_pipeline.algos.algorithm import Advance, Memory
-from marl_pipeline.algos.inputs import Inputs
+from marl_pipeline.algos.common.actor_critic import GroupActorCritic
+from marl_pipeline.algos.common.algorithm import Advance, Memory
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.algos.common.rollout import Collector, Decision
+from marl_pipeline.algos.common.utilisation import Utilisation, utilisation
 from marl_pipeline.algos.mappo import MAPPO, MAPPOSettings
 from marl_pipeline.algos.ppo import PPO, PPOSettings
-from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.rollout import Collector, Decision
-from marl_pipeline.algos.utilisation import Utilisation, utilisation
 from marl_pipeline.envs.protocol import Environment, Timestep
-from marl_pipeline.envs.shared_reward import SharedReward
+from marl_pipeline.envs.wrappers import SharedReward
+from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.seeding import stream
 
 

@@ -14,36 +14,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marl_pipeline.algos.acceleration import Acceleration
-from marl_pipeline.algos.algorithm import require_finite
-from marl_pipeline.algos.distributions import Categorical, Distribution
-from marl_pipeline.algos.gae import generalised_advantages
-from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.rollout import Experience
-from marl_pipeline.algos.schedules import Rate, Schedule
+from marl_pipeline.algos.common.acceleration import Acceleration
+from marl_pipeline.algos.common.actor_critic import NetworkSettings
+from marl_pipeline.algos.common.algorithm import require_finite
+from marl_pipeline.algos.common.gae import generalised_advantages
+from marl_pipeline.algos.common.rollout import Experience
+from marl_pipeline.algos.common.schedules import Rate, Schedule
 from marl_pipeline.config import Count, Fraction, NonNegative, Positive, PPOParams, Section
-
-
-class NetworkSettings(Section):
-    """Shape of actor and critic, which are networks of their own.
-
-    Attributes:
-        hidden: widths of the hidden layers.
-        activation: after each of them.
-        normalise_inputs: LayerNorm on the rows that come in; it hides their common scale.
-        actor_gain: of the actor's last layer; small, so that the first policy is nearly uniform.
-        log_std: initial log deviation of a Gaussian policy, before the squashing.
-        memory: a GRU between the last hidden layer and the output, as wide as that layer.
-        share_parameters: one network for all agents of a group, or one for each.
-    """
-
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
-    activation: Literal["tanh", "relu"]
-    normalise_inputs: bool
-    actor_gain: Positive
-    log_std: float
-    memory: Literal["none", "gru"]
-    share_parameters: bool
+from marl_pipeline.nn.distributions import Categorical, Distribution
+from marl_pipeline.nn.reduction import ALONE, Reduction
 
 
 class PPOSettings(Section):

@@ -13,15 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marl_pipeline.algos.action_values import masked
-from marl_pipeline.algos.inputs import Inputs
-from marl_pipeline.algos.mixers import Monotonic, Sum
-from marl_pipeline.algos.reduction import ALONE, Reduction
-from marl_pipeline.algos.replay import Replay, Windows
-from marl_pipeline.algos.returns import lambda_returns, n_step_returns
-from marl_pipeline.algos.value_learning import ValueLearner, ValueSettings
+from marl_pipeline.algos.common.action_values import masked
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.algos.common.replay import Replay, Windows
+from marl_pipeline.algos.common.returns import lambda_returns, n_step_returns
+from marl_pipeline.algos.common.value_learning import ValueLearner, ValueSettings
 from marl_pipeline.config import Count, Fraction, Section
 from marl_pipeline.envs.protocol import Environment, Timestep
+from marl_pipeline.nn.mixers import Monotonic, Sum
+from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.seeding import forked
 
 

@@ -16,18 +16,18 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from marl_pipeline.algos.algorithm import Algorithm
+from marl_pipeline.algos.common.algorithm import Algorithm
+from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
-from marl_pipeline.algos.inputs import Inputs
 from marl_pipeline.algos.maddpg import MADDPG, MADDPGSettings
 from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.algos.qmix import QMIX, QMIXSettings
-from marl_pipeline.algos.reduction import ALONE, Reduction
 from marl_pipeline.config import Section, explain
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.reduction import ALONE, Reduction
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from marl_pipeline.envs.lookup import check_options, hint, import_module
 from marl_pipeline.envs.matrix.games import climbing, penalty, two_step
-from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
 
@@ -65,11 +65,11 @@ def _builder(name: str) -> Builder:
         return ENVIRONMENTS[name]
     kind, _, rest = name.partition(":")
     if kind == "pettingzoo" and rest:
-        from marl_pipeline.envs.outside.pettingzoo import pettingzoo_environment
+        from marl_pipeline.envs.bridges.imports.pettingzoo import pettingzoo_environment
 
         return partial(pettingzoo_environment, name, import_module(name, rest))
     if kind == "gymnasium" and rest:
-        from marl_pipeline.envs.outside.gymnasium import gymnasium_environment
+        from marl_pipeline.envs.bridges.imports.gymnasium import gymnasium_environment
 
         return partial(gymnasium_environment, name, rest)
     if kind and rest:

@@ -15,8 +15,8 @@ import pandas as pd
 from marl_pipeline.config import MarketParams
 from marl_pipeline.data.dataset import BoolArray, Dataset, FloatArray, Panel, Signals
 from marl_pipeline.data.windows import Span, Window
-from marl_pipeline.envs.trading.costs import base_slippage_rate, commission_rate
-from marl_pipeline.envs.trading.market import Market
+from marl_pipeline.envs.trading.core.costs import base_slippage_rate, commission_rate
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.track_record import ACCOUNT_COLUMNS
 

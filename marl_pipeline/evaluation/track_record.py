@@ -15,7 +15,7 @@ import pandas as pd
 
 from marl_pipeline.config import MarketParams
 from marl_pipeline.data.dataset import Dataset, FloatArray, IntArray
-from marl_pipeline.envs.trading.costs import base_slippage_rate, commission_rate
+from marl_pipeline.envs.trading.core.costs import base_slippage_rate, commission_rate
 from marl_pipeline.evaluation.metrics import Metrics, drawdown, measure
 from marl_pipeline.evaluation.records import Record
 

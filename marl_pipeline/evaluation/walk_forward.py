@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.agents.hierarchy import Hierarchy
-from marl_pipeline.agents.training import World
 from marl_pipeline.data.dataset import IntArray, TimeArray
 from marl_pipeline.data.windows import Window
-from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_FIELDS, Action, directive_table
+from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_FIELDS, Action, directive_table
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.evaluation.records import Curve, Record
+from marl_pipeline.training.hierarchy import World
 
 LIQUIDATION = "LIQUIDATION"
 FORCED_CLOSE = "FORCED_CLOSE"

@@ -7,11 +7,11 @@ import pandas as pd
 from marl_pipeline.data.windows import walk_forward_windows
 from marl_pipeline.evaluation.baselines import baselines
 from marl_pipeline.evaluation.track_record import chain
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.models import load_signals
-from marl_pipeline.stages.store.paths import DATASET, SIGNALS, WALK_FORWARD
-from marl_pipeline.stages.store.records import BASELINES, EQUITY, TRADES, load_record, record_folder, save_table
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.pipeline.records import BASELINES, EQUITY, TRADES, load_record, record_folder, save_table
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.models import load_signals
+from marl_pipeline.store.paths import DATASET, SIGNALS, WALK_FORWARD
 
 
 def run(context: StageContext) -> None:

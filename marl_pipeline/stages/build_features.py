@@ -11,10 +11,10 @@ from marl_pipeline.data.assemble import assemble
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.features import FEATURES
 from marl_pipeline.data.quality import clean
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.bars import load_bars, load_companions
-from marl_pipeline.stages.store.dataset import save_dataset
-from marl_pipeline.stages.store.paths import DATASET
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.store.bars import load_bars, load_companions
+from marl_pipeline.store.dataset import save_dataset
+from marl_pipeline.store.paths import DATASET
 
 HISTORICAL = Path("data/historical")
 COMPANIONS = Path("data/companions")

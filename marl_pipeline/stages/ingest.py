@@ -5,8 +5,8 @@ from __future__ import annotations
 from marl_pipeline.data.companions import load_companions
 from marl_pipeline.data.sources import absent, read_source, select, synthetic_from
 from marl_pipeline.data.sources.names import read_universe
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.bars import save_bars, save_companions
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.store.bars import save_bars, save_companions
 
 
 def run(context: StageContext) -> None:

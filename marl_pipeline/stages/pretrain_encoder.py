@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from marl_pipeline.encoders.pretrain import fit_encoder_versions
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.encoders import save_encoder
-from marl_pipeline.stages.store.paths import DATASET, ENCODER
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.encoders import save_encoder
+from marl_pipeline.store.paths import DATASET, ENCODER
 
 SEED = 0
 """One encoder serves all seeds of the policies, so that they differ in nothing else."""

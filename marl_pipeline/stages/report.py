@@ -11,30 +11,29 @@ from typing import Any
 import numpy as np
 
 from marl_pipeline.config import ReportParams
-from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.canvas import Picture
-from marl_pipeline.evaluation.page import page
-from marl_pipeline.evaluation.pictures import (
+from marl_pipeline.evaluation.records import MODES, Curve
+from marl_pipeline.evaluation.summary import TrackRecord, summarise
+from marl_pipeline.evaluation.track_record import grouped_weights, window_edges
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.pipeline.lineage import lineage
+from marl_pipeline.pipeline.records import BASELINES, EQUITY, TRADES, load_table
+from marl_pipeline.reporting.canvas import Picture
+from marl_pipeline.reporting.page import page
+from marl_pipeline.reporting.pictures import (
     curve_picture,
     directives_picture,
     drawdown_picture,
     equity_picture,
     positions_picture,
 )
-from marl_pipeline.evaluation.records import MODES, Curve
-from marl_pipeline.evaluation.report import markdown
-from marl_pipeline.evaluation.summary import TrackRecord, summarise
-from marl_pipeline.evaluation.track_record import grouped_weights, window_edges
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.lineage import lineage
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.paths import DATASET, HIERARCHY, MASTER, SYMBOL_AGENTS, seed_folder
-from marl_pipeline.stages.store.policies import load_metadata
-from marl_pipeline.stages.store.records import BASELINES, EQUITY, TRADES, load_table
+from marl_pipeline.reporting.text import markdown
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.paths import DATASET, HIERARCHY, MASTER, SYMBOL_AGENTS, seed_folder
+from marl_pipeline.store.policies import load_metadata
+from marl_pipeline.store.trials import TRIALS, read_trials
 
 SUMMARY = Path("reports/rl_validation_summary")
 VALIDATION = Path("data/validation_report.json")
-TRIALS = Path("reports/trials.jsonl")
 
 TIERS = (("Symbol agents", SYMBOL_AGENTS), ("Master", MASTER), ("Fine-tuning", HIERARCHY))
 CURVES_PER_TIER = 4
@@ -142,25 +141,6 @@ def quality_rows(validation: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for rule in validation["rules"]
         if rule["count"]
     ]
-
-
-def read_trials(path: Path) -> list[dict[str, Any]]:
-    """One JSON object per line: every configuration that was tried elsewhere.
-
-    Raises:
-        UserError: a line is not a JSON object.
-    """
-    trials = []
-    for place, line in enumerate(path.read_text().splitlines(), start=1):
-        if line.strip():
-            try:
-                trial = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path} line {place}: not JSON ({error.msg}); remove or repair the line") from None
-            if not isinstance(trial, dict):
-                raise UserError(f'{path} line {place}: expected an object such as {{"sharpe": 0.4}}')
-            trials.append(trial)
-    return trials
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ import torch
 
 from marl_pipeline.config import SLSignalsParams
 from marl_pipeline.data.dataset import Dataset
+from marl_pipeline.pipeline.harness import StageContext, main
 from marl_pipeline.signals.fit import FittedModel, fit_signals
 from marl_pipeline.signals.latency import inference_latency
 from marl_pipeline.signals.models import build
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.classifiers import save_classifiers
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.models import save_signals
-from marl_pipeline.stages.store.paths import DATASET, SIGNALS, SL_BENCHMARKS, SL_CHECKPOINTS
+from marl_pipeline.store.classifiers import save_classifiers
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.models import save_signals
+from marl_pipeline.store.paths import DATASET, SIGNALS, SL_BENCHMARKS, SL_CHECKPOINTS
 
 SEED = 0
 """One fit serves all seeds of the policies, so that they differ in nothing else."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from marl_pipeline.agents.training import train_symbol_agents
 from marl_pipeline.data.windows import split
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.paths import DATASET, SYMBOL_AGENTS, seed_folder
-from marl_pipeline.stages.store.policies import save_policy
-from marl_pipeline.stages.world import load_world
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.pipeline.world import load_world
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.paths import DATASET, SYMBOL_AGENTS, seed_folder
+from marl_pipeline.store.policies import save_policy
+from marl_pipeline.training.hierarchy import train_symbol_agents
 
 
 def run(context: StageContext) -> None:

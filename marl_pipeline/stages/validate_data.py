@@ -14,8 +14,8 @@ from marl_pipeline.config import Params
 from marl_pipeline.data.quality import QualityResult, check
 from marl_pipeline.data.quality.report import build_report
 from marl_pipeline.errors import UserError
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store import bars as store
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.store import bars as store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

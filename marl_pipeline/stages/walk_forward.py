@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from marl_pipeline.agents.training import fine_tune
 from marl_pipeline.data.windows import version_in_force, walk_forward_windows
 from marl_pipeline.evaluation.walk_forward import trade
-from marl_pipeline.stages.harness import StageContext, main
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.models import load_refits
-from marl_pipeline.stages.store.paths import DATASET, ENCODER, HIERARCHY, seed_folder
-from marl_pipeline.stages.store.policies import load_weights
-from marl_pipeline.stages.store.records import record_folder, save_record
-from marl_pipeline.stages.world import load_world
+from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.pipeline.records import record_folder, save_record
+from marl_pipeline.pipeline.world import load_world
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.models import load_refits
+from marl_pipeline.store.paths import DATASET, ENCODER, HIERARCHY, seed_folder
+from marl_pipeline.store.policies import load_weights
+from marl_pipeline.training.hierarchy import fine_tune
 
 
 def run(context: StageContext) -> None:

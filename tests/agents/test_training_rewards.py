@@ -10,14 +10,14 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from marl_pipeline import overlay
 from marl_pipeline.agents.hierarchy import Alone, Hierarchy
-from marl_pipeline.agents.training import World, net_log_growth, train_master, train_symbol_agents
 from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.config import Params, parse_params
 from marl_pipeline.data.dataset import Embeddings, Signals
 from marl_pipeline.data.windows import Span
+from marl_pipeline.pipeline import overlay
 from marl_pipeline.progress import silent
+from marl_pipeline.training.hierarchy import World, net_log_growth, train_master, train_symbol_agents
 from tests.data.market_panels import dataset_of, random_panel
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch
 from ruamel.yaml import YAML
 
 import marl_pipeline.algos
-from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from ruamel.yaml import YAML
 
-from marl_pipeline.algos.algorithm import Algorithm, Policy, forget
+from marl_pipeline.algos.common.algorithm import Algorithm, Policy, forget
 from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.config import Section
 from marl_pipeline.envs.protocol import Environment

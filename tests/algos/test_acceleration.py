@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from marl_pipeline.algos import registry
-from marl_pipeline.algos.algorithm import Algorithm
-from marl_pipeline.algos.inputs import DenseInputs
-from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.algos.common.algorithm import Algorithm
+from marl_pipeline.algos.common.inputs import DenseInputs
+from marl_pipeline.envs.particle.spread import SimpleSpread
 from tests.algos.off_policy_runs import assert_equal_states
 
 ON_POLICY = {"horizon": 25, "epochs": 2, "minibatches": 1}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.action_codes import Choices, action_code
-from marl_pipeline.algos.noise import Noise
+from marl_pipeline.algos.common.action_codes import Choices, action_code
+from marl_pipeline.algos.common.noise import Noise
 from marl_pipeline.envs.protocol import Continuous, Discrete, MultiDiscrete
 
 CPU = torch.device("cpu")

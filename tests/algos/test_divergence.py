@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from marl_pipeline.algos import registry
-from marl_pipeline.algos.inputs import DenseInputs
-from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.algos.common.inputs import DenseInputs
+from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError
 from tests.algos.off_policy_runs import constant, turns
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl_pipeline.algos.gae import generalised_advantages
+from marl_pipeline.algos.common.gae import generalised_advantages
 
 
 def plain(reward, discount, acts, value, cut, cut_value, last_value, gamma, lam):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.action_values import EpsilonGreedy, NetworkSettings, QNetwork
+from marl_pipeline.algos.common.action_values import EpsilonGreedy, NetworkSettings, QNetwork
+from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
-from marl_pipeline.algos.inputs import DenseInputs
 from marl_pipeline.envs.protocol import GroupStep, Timestep
 from marl_pipeline.errors import UserError
 from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns

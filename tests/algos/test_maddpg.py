@@ -6,11 +6,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from marl_pipeline.algos.greedy import greedy_returns
-from marl_pipeline.algos.inputs import DenseInputs
+from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.maddpg import MADDPG, MADDPGSettings, View
-from marl_pipeline.envs.mpe.spread import SimpleSpread
+from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError
+from marl_pipeline.evaluation.play import greedy_returns
 from tests.algos.echo import Echo
 from tests.algos.off_policy_runs import PRESETS, bytes_of, check_kill_and_resume, preset, turns
 

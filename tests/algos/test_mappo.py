@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from marl_pipeline.algos.actor_critic import AgentStateEntry, GroupActorCritic, StateEntry
-from marl_pipeline.algos.inputs import DenseInputs
-from marl_pipeline.algos.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
-from marl_pipeline.algos.ppo import NetworkSettings
+from marl_pipeline.algos.common.actor_critic import AgentStateEntry, GroupActorCritic, NetworkSettings, StateEntry
+from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
 from tests.algos.learners import assert_same_bytes, learner, settings
 from tests.algos.targets import Targets
 

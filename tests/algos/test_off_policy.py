@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.off_policy import Collector
-from marl_pipeline.algos.replay import Replay
+from marl_pipeline.algos.common.off_policy import Collector
+from marl_pipeline.algos.common.replay import Replay
 from tests.algos.toy import EPISODE, Colours
 
 

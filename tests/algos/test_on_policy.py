@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.distributions import masked_log_softmax, sample
+from marl_pipeline.algos.common.rollout import Collector
 from marl_pipeline.algos.mappo import MAPPO
 from marl_pipeline.algos.ppo import PPO
-from marl_pipeline.algos.rollout import Collector
-from marl_pipeline.algos.trainer import train
 from marl_pipeline.checkpoint import FileCheckpointer, NoCheckpoint
 from marl_pipeline.config import PPOParams
+from marl_pipeline.nn.distributions import masked_log_softmax, sample
 from marl_pipeline.progress import silent
+from marl_pipeline.training.trainer import train
 from tests.algos.toy import Colours, Team
 
 PARAMS = PPOParams(

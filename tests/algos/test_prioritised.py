@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl_pipeline.algos.prioritised import Priorities, PrioritySettings, SumTree
-from marl_pipeline.algos.replay import Replay
+from marl_pipeline.algos.common.prioritised import Priorities, PrioritySettings, SumTree
+from marl_pipeline.algos.common.replay import Replay
 from tests.algos.wild import Whim, Wild, play
 
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl_pipeline.algos.inputs import DenseInputs
-from marl_pipeline.algos.mixers import Monotonic, Sum
+from marl_pipeline.algos.common.inputs import DenseInputs
+from marl_pipeline.algos.common.returns import lambda_returns, n_step_returns
 from marl_pipeline.algos.qmix import QMIX, QMIXSettings
-from marl_pipeline.algos.returns import lambda_returns, n_step_returns
 from marl_pipeline.envs.matrix.games import two_step
 from marl_pipeline.envs.protocol import Continuous, GroupSpec
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.mixers import Monotonic, Sum
 from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
 from tests.algos.toy import Colours
 from tests.algos.wild import Wild

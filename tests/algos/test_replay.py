@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.replay import Replay
+from marl_pipeline.algos.common.replay import Replay
 from marl_pipeline.envs.protocol import Discrete, GroupSpec
 from tests.algos.wild import Wild, play
 

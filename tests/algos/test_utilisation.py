@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.utilisation import Utilisation, utilisation
+from marl_pipeline.algos.common.utilisation import Utilisation, utilisation
 from tests.algos.learners import learner, settings
 from tests.algos.targets import Targets
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.rollout import decide_from
-from marl_pipeline.algos.value_norm import ValueNorm
+from marl_pipeline.algos.common.rollout import decide_from
 from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
+from marl_pipeline.nn.value_norm import ValueNorm
 
 EPISODE = 8
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marl_pipeline.algos.algorithm import Memory, Policy, forget
+from marl_pipeline.algos.common.algorithm import Memory, Policy, forget
 from marl_pipeline.envs.protocol import Continuous, Discrete, GroupSpec, GroupStep, Timestep
 
 

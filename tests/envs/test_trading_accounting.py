@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
+from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.limits import Mode
-from marl_pipeline.envs.trading.market import Market
 from tests.envs.markets import hostile, market_params
 
 LIMITS = st.fixed_dictionaries(

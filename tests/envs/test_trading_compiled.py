@@ -14,14 +14,14 @@ from torch import Tensor
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
-from marl_pipeline.envs.trading.accounts import Ledger
-from marl_pipeline.envs.trading.compiled import CompiledEngine
+from marl_pipeline.envs.trading.compiled.engine import CompiledEngine
+from marl_pipeline.envs.trading.compiled.kernel.mark import Sums, _log
+from marl_pipeline.envs.trading.compiled.kernel.play import Memory
+from marl_pipeline.envs.trading.core.accounts import Ledger
+from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.kernel.mark import Sums, _log
-from marl_pipeline.envs.trading.kernel.play import Memory
-from marl_pipeline.envs.trading.limits import Mode
-from marl_pipeline.envs.trading.market import Market
-from marl_pipeline.envs.trading.stepping import TensorEngine
+from marl_pipeline.envs.trading.tensor import TensorEngine
 from tests.envs.markets import hostile, market_params
 from tests.envs.test_trading_reference import COSTLY, MARGIN, NERVOUS, SHORT, STRICT
 
@@ -121,7 +121,7 @@ def test_the_tensor_code_keeps_the_protocol_on_a_cpu_too(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", ["accounts", "portfolio"])
 def test_threads_change_no_bit(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.THREAD_SHARE", 1)
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.THREAD_SHARE", 1)
     threads = torch.get_num_threads()
     steps = []
     for count in (1, 3):
@@ -141,9 +141,9 @@ def test_threads_change_no_bit(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_failure_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """They write into the room of the step, which the next step may be given."""
-    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.THREAD_SHARE", 1)
-    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.PIECE", 1)
-    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.HEAD_START", 0)
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.THREAD_SHARE", 1)
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.PIECE", 1)
+    monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.HEAD_START", 0)
     caller, writing, finished = threading.current_thread(), threading.Event(), threading.Event()
 
     def work(first: int, last: int, memory: Memory) -> int:

@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.networks import orthogonal_linear, trunk
+from marl_pipeline.algos.common.rollout import Collector, Decision, decide_from
 from marl_pipeline.algos.ppo import PPO
-from marl_pipeline.algos.rollout import Collector, Decision, decide_from
-from marl_pipeline.algos.trainer import train
 from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.config import PPOParams
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.protocol import Timestep
-from marl_pipeline.envs.trading.actions import Action
-from marl_pipeline.envs.trading.costs import base_slippage_rate, commission_rate
+from marl_pipeline.envs.trading.core.actions import Action
+from marl_pipeline.envs.trading.core.costs import base_slippage_rate, commission_rate
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.market import Market
+from marl_pipeline.nn.networks import orthogonal_linear, trunk
 from marl_pipeline.progress import silent
+from marl_pipeline.training.trainer import train
 from tests.envs.markets import market_params, panel
 
 BARS, SYMBOLS, VOLATILITY = 1200, 4, 0.015

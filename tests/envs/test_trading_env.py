@@ -9,16 +9,16 @@ import torch
 from marl_pipeline.config import DirectivesParams, load_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.conformance import check_environment
-from marl_pipeline.envs.trading.actions import (
+from marl_pipeline.envs.trading.core.actions import (
     DIRECTIVE_ACTIONS,
     Action,
     decode_directive,
     directive_table,
     encode_directive,
 )
+from marl_pipeline.envs.trading.core.limits import Mode, grant_slots
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.limits import Mode, grant_slots
-from marl_pipeline.envs.trading.market import Market
 from marl_pipeline.errors import UserError
 from tests.envs.markets import hostile, market_params, panel
 

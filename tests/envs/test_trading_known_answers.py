@@ -12,11 +12,11 @@ import torch
 from marl_pipeline.config import MarketParams
 from marl_pipeline.data.dataset import Panel
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.trading.actions import Action
-from marl_pipeline.envs.trading.costs import slippage_rate
+from marl_pipeline.envs.trading.core.actions import Action
+from marl_pipeline.envs.trading.core.costs import slippage_rate
+from marl_pipeline.envs.trading.core.limits import Mode, unpacked
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.limits import Mode, unpacked
-from marl_pipeline.envs.trading.market import Market
 from tests.envs.markets import market_params, panel
 
 HOLD, LARGE, PARTIAL, ALL, ADD = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from marl_pipeline.envs.trading.memory import KEPT, Block, Rooms, merged, named
+from marl_pipeline.envs.trading.compiled.memory import KEPT, Block, Rooms, merged, named
 
 BLOCKS = merged(
     [

@@ -10,10 +10,10 @@ import torch
 
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.trading.actions import encode_directive
+from marl_pipeline.envs.trading.core.actions import encode_directive
+from marl_pipeline.envs.trading.core.limits import Mode, Rules
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.limits import Mode, Rules
-from marl_pipeline.envs.trading.market import Market
 from tests.envs.markets import hostile, market_params
 from tests.envs.reference import PlainGame, PlainMarket
 

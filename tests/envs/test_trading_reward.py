@@ -15,12 +15,12 @@ from marl_pipeline.config import load_params, parse_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
 from marl_pipeline.envs.sampling import random_actions
-from marl_pipeline.envs.trading.actions import Action
-from marl_pipeline.envs.trading.component_log import ComponentLog, Recorded, check_balance
+from marl_pipeline.envs.trading.core.actions import Action
+from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.envs.trading.limits import Mode
-from marl_pipeline.envs.trading.market import Market
-from marl_pipeline.envs.trading.reward import COMPONENTS, RewardConfig
+from marl_pipeline.envs.trading.rewards.component_log import ComponentLog, Recorded, check_balance
+from marl_pipeline.envs.trading.rewards.shaped import COMPONENTS, RewardConfig
 from marl_pipeline.errors import UserError
 from tests.envs.markets import hostile, market_params, panel
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.windows import Span, Window
-from marl_pipeline.envs.trading.market import GONE_SESSIONS
+from marl_pipeline.envs.trading.core.market import GONE_SESSIONS
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.baselines import (
     Prices,

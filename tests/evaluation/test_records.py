@@ -9,7 +9,7 @@ import pytest
 
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.records import EQUITY_COLUMNS, POSITION_COLUMNS, TRADE_COLUMNS, Curve, Record
-from marl_pipeline.stages.store.records import load_record, record_folder, save_record
+from marl_pipeline.pipeline.records import load_record, record_folder, save_record
 
 
 def make_record(window: int = 0, seed: int = 1, bars: int = 5, start: int = 100) -> Record:

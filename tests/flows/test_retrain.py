@@ -14,7 +14,7 @@ from checkouts import environment, small_checkout, wait_for
 from ruamel.yaml import YAML
 
 from marl_pipeline.config import load_params
-from marl_pipeline.stages import dag
+from marl_pipeline.pipeline import dag
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
-from marl_pipeline import overlay
 from marl_pipeline.config import Params, parse_params
 from marl_pipeline.data.dataset import Dataset, Signals
-from marl_pipeline.stages.store.dataset import save_dataset
-from marl_pipeline.stages.store.models import save_signals
-from marl_pipeline.stages.store.paths import DATASET, ENCODER, SIGNALS
+from marl_pipeline.pipeline import overlay
+from marl_pipeline.store.dataset import save_dataset
+from marl_pipeline.store.models import save_signals
+from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
 from tests.data.market_panels import dataset_of, random_panel
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ import pytest
 from marl_pipeline.config import restrict
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.track_record import WEIGHT
+from marl_pipeline.pipeline.harness import StageContext
+from marl_pipeline.pipeline.lineage import lineage
+from marl_pipeline.pipeline.records import record_folder, save_record
 from marl_pipeline.stages import aggregate, report
-from marl_pipeline.stages.harness import StageContext
-from marl_pipeline.stages.lineage import lineage
-from marl_pipeline.stages.store.dataset import save_dataset
-from marl_pipeline.stages.store.models import save_signals
-from marl_pipeline.stages.store.records import record_folder, save_record
+from marl_pipeline.store.dataset import save_dataset
+from marl_pipeline.store.models import save_signals
 from tests.evaluation.evaluation_samples import params, random_dataset, record_of, signals_of, windows_of
 
 SEEDS = params().run.seeds

@@ -9,11 +9,11 @@ import pytest
 from marl_pipeline.config import load_params, restrict
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.errors import UserError
+from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.stages.build_features import COMPANIONS, HISTORICAL, QUARANTINE, run
-from marl_pipeline.stages.harness import StageContext
-from marl_pipeline.stages.store.bars import save_bars, save_companions
-from marl_pipeline.stages.store.dataset import load_dataset
-from marl_pipeline.stages.store.paths import DATASET
+from marl_pipeline.store.bars import save_bars, save_companions
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.paths import DATASET
 from tests.data.test_assemble import DAYS, bars_of, companions_of
 
 DECLARED = ["data.frequency", "data.calendar", "data.adjustment", "data.availability", "build_features"]

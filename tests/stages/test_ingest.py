@@ -7,11 +7,11 @@ import pytest
 
 from marl_pipeline.config import load_params, restrict
 from marl_pipeline.errors import UserError
-from marl_pipeline.stages.harness import StageContext
+from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.stages.ingest import run
-from marl_pipeline.stages.store.bars import load_bars, load_companions, load_info
+from marl_pipeline.store.bars import load_bars, load_companions, load_info
 from tests.data.bar_tables import ROOT, daily, data_params
-from tests.stages.store.test_store_bars import digest
+from tests.store.test_store_bars import digest
 
 
 def ingested(root: Path, **changes: Any) -> Path:

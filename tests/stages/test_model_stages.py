@@ -11,14 +11,14 @@ from marl_pipeline.data.windows import encoder_refits
 from marl_pipeline.encoders.source import Source
 from marl_pipeline.encoders.table import encode
 from marl_pipeline.errors import UserError
+from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.signals.labels import CLASSES
 from marl_pipeline.stages import pretrain_encoder, sl_signals
-from marl_pipeline.stages.harness import StageContext
-from marl_pipeline.stages.store.classifiers import load_classifier
-from marl_pipeline.stages.store.dataset import save_dataset
-from marl_pipeline.stages.store.encoders import load_encoder
-from marl_pipeline.stages.store.models import load_embeddings, load_refits, load_signals
-from marl_pipeline.stages.store.paths import DATASET, ENCODER, SIGNALS, SL_BENCHMARKS, SL_CHECKPOINTS
+from marl_pipeline.store.classifiers import load_classifier
+from marl_pipeline.store.dataset import save_dataset
+from marl_pipeline.store.encoders import load_encoder
+from marl_pipeline.store.models import load_embeddings, load_refits, load_signals
+from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS, SL_BENCHMARKS, SL_CHECKPOINTS
 from tests.signals.learnable_market import SPANS, WALK_FORWARD, WINDOW, encoder_params, learnable_market, signal_params
 
 MODELS = ("MLP72", "LSTM62", "GRU93")

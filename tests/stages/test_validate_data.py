@@ -16,9 +16,9 @@ from marl_pipeline.data.calendar import schedule
 from marl_pipeline.data.quality import check, clean
 from marl_pipeline.data.quality.suite import validate_with_expectations
 from marl_pipeline.errors import UserError
+from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.stages import validate_data
-from marl_pipeline.stages.harness import StageContext
-from marl_pipeline.stages.store.bars import save_bars
+from marl_pipeline.store.bars import save_bars
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 

@@ -17,15 +17,15 @@ from torch import Tensor
 from marl_pipeline.config import DirectivesParams, MarketParams
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
-from marl_pipeline.envs.trading.accounts import Ledger
-from marl_pipeline.envs.trading.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
-from marl_pipeline.envs.trading.book import Book
-from marl_pipeline.envs.trading.game import Engine, Game, Outcome
-from marl_pipeline.envs.trading.limits import Mode, unpacked
-from marl_pipeline.envs.trading.market import Market
-from marl_pipeline.envs.trading.observation import PORTFOLIO_FIELDS, POSITION_FIELDS
-from marl_pipeline.envs.trading.reward_scheme import RewardScheme
-from marl_pipeline.envs.trading.stepping import TensorEngine
+from marl_pipeline.envs.trading.core.accounts import Ledger
+from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
+from marl_pipeline.envs.trading.core.book import Book
+from marl_pipeline.envs.trading.core.game import Engine, Game, Outcome
+from marl_pipeline.envs.trading.core.limits import Mode, unpacked
+from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.observation import PORTFOLIO_FIELDS, POSITION_FIELDS
+from marl_pipeline.envs.trading.rewards.scheme import RewardScheme
+from marl_pipeline.envs.trading.tensor import TensorEngine
 from marl_pipeline.errors import UserError
 
 Paid = tuple[Tensor, Tensor]
@@ -327,6 +327,6 @@ def _engine(game: Game, choice: Literal["compiled", "plain"]) -> Engine:
     """A GPU steps in tensor operations, whatever is chosen for the CPU."""
     if choice == "plain" or game.market.device.type != "cpu":
         return TensorEngine(game)
-    from marl_pipeline.envs.trading.compiled import CompiledEngine
+    from marl_pipeline.envs.trading.compiled.engine import CompiledEngine
 
     return CompiledEngine(game)

@@ -1,0 +1,110 @@
+"""Actors that decide on what their agent sees itself: deterministic on ranges, a Gumbel-softmax on choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from marl_pipeline.algos.common.action_codes import Ranges, action_code
+from marl_pipeline.algos.common.algorithm import Memory
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.algos.common.noise import Noise
+from marl_pipeline.envs.protocol import Environment, Timestep
+from marl_pipeline.nn.stacked import StackedMLP
+
+
+class DecentralisedActors:
+    """Implements `algos.algorithm.Policy`: one deterministic or Gumbel-softmax actor per agent.
+
+    `noise_scale` and `random_share` are the exploration of the moment; the learner sets them as training goes on.
+    The memory [E, A, 2 * width] is the code of the action in force and the exploration noise that led to it.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        *,
+        hidden: Sequence[int],
+        share: bool,
+        temperature: float,
+        noise: Noise,
+        generator: torch.Generator,
+    ) -> None:
+        self._specs, self._inputs, self._noise = environment.groups, inputs, noise
+        self._device = environment.device
+        self.codes = {name: action_code(spec.actions, temperature=temperature) for name, spec in self._specs.items()}
+        self.module = nn.ModuleDict(
+            {
+                name: StackedMLP(
+                    1,
+                    spec.agents,
+                    shared=share,
+                    widths=(inputs.width(name), *hidden, self.codes[name].width),
+                    output_scale=0.1,
+                    generator=generator,
+                )
+                for name, spec in self._specs.items()
+            }
+        ).to(self._device)
+        self.noise_scale = noise.scale.start
+        self.random_share = 0.0
+
+    def start(self, num_envs: int) -> Memory:
+        """No choice in force (code 0), and no noise."""
+        return {
+            name: torch.zeros(num_envs, spec.agents, 2 * self.codes[name].width, device=self._device)
+            for name, spec in self._specs.items()
+        }
+
+    @torch.no_grad()
+    def act(
+        self, timestep: Timestep, memory: Memory, generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], Memory]:
+        """See `Policy`. The action of an agent that waits for its clock is the one it decided last."""
+        actions, remembered = {}, {}
+        for name, step in timestep.groups.items():
+            raw = self.raw(name, self.rows(name, step.observation, step.present))
+            in_force, noise = memory[name].chunk(2, dim=-1)
+            if generator is None:
+                chosen = self.codes[name].sample(raw, step.action_mask, torch.zeros_like(raw))
+            else:
+                chosen, noise = self._explore(name, raw, step.action_mask, noise, generator)
+            in_force = torch.where(step.acts.unsqueeze(-1), chosen, in_force)
+            actions[name] = self.codes[name].decode(in_force)
+            remembered[name] = torch.cat([in_force, noise], dim=-1)
+        return actions, remembered
+
+    def _explore(
+        self, group: str, raw: Tensor, mask: Tensor, before: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The code of an action drawn from the actor or, for a `random_share` of the agents, from all allowed ones.
+
+        And the noise it took, which follows that of the step `before`.
+        """
+        code, device = self.codes[group], raw.device
+        noise = code.noise(raw.shape, generator, device)
+        if isinstance(code, Ranges):
+            noise = self._noise.after(before, noise)
+            chosen = code.sample(raw, mask, self.noise_scale * noise)
+        else:
+            chosen = code.sample(raw, mask, noise)
+        random = torch.rand(raw.shape[:-1], generator=generator, device=device) < self.random_share
+        uniform = code.uniform(mask, code.noise(raw.shape, generator, device))
+        return torch.where(random.unsqueeze(-1), uniform, chosen), noise
+
+    def rows(self, group: str, observation: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        """[B, A, inputs], zeros for the absent, whose observation means nothing."""
+        return torch.where(present.unsqueeze(-1), self._inputs(group, observation), 0.0)
+
+    def raw(self, group: str, rows: Tensor) -> Tensor:
+        """The actors' outputs [B, A, width] before they are an action."""
+        return raw_outputs(self.module[group], rows)
+
+
+def raw_outputs(actors: nn.Module, rows: Tensor) -> Tensor:
+    """Rows [B, A, inputs] through every agent's network: [B, A, width]."""
+    outputs: Tensor = actors(rows.transpose(0, 1))
+    return outputs[0].transpose(0, 1)

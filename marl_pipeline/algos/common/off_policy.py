@@ -1,0 +1,101 @@
+"""Collecting for learners that learn from a replay: the policy plays on, and everything it meets is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from pydantic import model_validator
+
+from marl_pipeline.algos.common.acceleration import Acceleration
+from marl_pipeline.algos.common.algorithm import Policy, forget
+from marl_pipeline.algos.common.replay import Replay
+from marl_pipeline.config import Count, Fraction, Positive, Section
+from marl_pipeline.envs.protocol import Environment, Timestep
+
+
+class OffPolicySettings(Section):
+    """Attributes:
+    reward_scale: factor on rewards, as they are learned.
+    collect: steps of every copy per turn; `updates` follow.
+    capacity: environment steps kept; `learn_from`: environment steps before the first update.
+    """
+
+    gamma: Fraction
+    reward_scale: Positive
+    batch: Count
+    collect: Count
+    updates: Count
+    capacity: Count
+    learn_from: Count
+    acceleration: Acceleration
+
+    @model_validator(mode="after")
+    def _learning_begins(self) -> Self:
+        if self.learn_from > self.capacity:
+            raise ValueError(f"learn_from {self.learn_from} is more than a capacity of {self.capacity} ever holds")
+        return self
+
+
+class Collector:
+    """Plays `policy` with exploration in all copies and fills `replay`.
+
+    Args:
+        first: the timestep that `replay` starts with, from `environment.reset()`.
+        generator: draws what exploration needs.
+    """
+
+    def __init__(
+        self, environment: Environment, first: Timestep, policy: Policy, replay: Replay, generator: torch.Generator
+    ) -> None:
+        self.environment, self.policy, self.replay, self.generator = environment, policy, replay, generator
+        self._timestep = first
+        self._memory = policy.start(environment.num_envs)
+        self._return = torch.zeros(environment.num_envs, device=environment.device)
+
+    @torch.no_grad()
+    def collect(self, steps: int) -> dict[str, float]:
+        """`steps` steps of every copy.
+
+        Returns:
+            train_return: mean undiscounted return, summed over all agents, of the episodes that ended; absent when none
+            did.
+        """
+        ended, earned = torch.zeros_like(self._return), torch.zeros_like(self._return)
+        for _ in range(steps):
+            actions, memory = self.policy.act(self._timestep, self._memory, self.generator)
+            after = self.environment.step(actions)
+            done = after.done
+            for step in after.groups.values():
+                self._return = self._return + step.reward.sum(-1)
+            resumed = after
+            if bool(done.any()):
+                ended, earned = ended + done, earned + torch.where(done, self._return, 0.0)
+                self._return = self._return.masked_fill(done, 0.0)
+                resumed, memory = self.environment.reset(done), forget(memory, done)
+            self.replay.add(actions, after, resumed, memory)
+            self._timestep, self._memory = resumed, memory
+        episodes = float(ended.sum())
+        return {"train_return": float(earned.sum()) / episodes} if episodes else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "environment": self.environment.state_dict(),
+            "replay": self.replay.state_dict(),
+            "generator": self.generator.get_state(),
+            "memory": {group: kept.cpu().clone() for group, kept in self._memory.items()},
+            "return": self._return.cpu().clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the saved collector was, bit for bit."""
+        device = self.environment.device
+        nobody = torch.zeros(self.environment.num_envs, dtype=torch.bool, device=device)
+        self.environment.load_state_dict(state["environment"])
+        self._timestep = self.environment.reset(nobody)
+        self.environment.load_state_dict(state["environment"])  # that reset may have drawn from its generator
+        self.replay.load_state_dict(state["replay"])
+        self.generator.set_state(state["generator"].cpu())
+        self._memory = {group: kept.to(device) for group, kept in state["memory"].items()}
+        self._return = state["return"].to(device)

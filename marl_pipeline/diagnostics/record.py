@@ -1,0 +1,141 @@
+"""Behind `marl env record`: plays a plain policy or a trained one, and keeps what happened as one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.agents.hierarchy import Alone, Hierarchy
+from marl_pipeline.algos.common.rollout import Controller
+from marl_pipeline.config import Params
+from marl_pipeline.data.windows import Span, split
+from marl_pipeline.diagnostics.episode_file import save_episodes
+from marl_pipeline.diagnostics.episodes import Episodes
+from marl_pipeline.diagnostics.play import Policy, PolicyName, policy_of
+from marl_pipeline.diagnostics.recorder import record_episodes
+from marl_pipeline.diagnostics.simulator import Simulator, simulator
+from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.errors import UserError
+from marl_pipeline.pipeline.harness import StageContext
+from marl_pipeline.pipeline.world import load_world
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.paths import DATASET, seed_folder
+from marl_pipeline.store.policies import load_weights
+
+SpanName = Literal["train", "validation", "test", "all"]
+
+
+@dataclass(frozen=True)
+class Played:
+    """What to play: `policy` is the name of a plain one or a folder of weights, `steps` None the whole span."""
+
+    policy: str
+    mode: Mode
+    span: SpanName
+    episodes: int
+    steps: int | None
+    seed: int
+
+
+def record(root: Path, params: Params, out: Path, played: Played) -> Episodes:
+    """Plays side by side, each to its own end, and writes `out`.
+
+    Raises:
+        UserError: the policy is neither a plain one nor a folder of weights that fit this data set, or the span is too
+            short.
+    """
+    world = simulator(root, params, params.market)
+    span = (
+        world.span if played.span == "all" else cast(Span, getattr(split(len(world.span), params.spans), played.span))
+    )
+    build = _plain if played.policy in get_args(PolicyName) else _trained
+    environment, policy = build(root, params, world, played, span)
+    episodes = record_episodes(
+        environment,
+        policy,
+        name=played.policy,
+        seed=played.seed,
+        source=world.source,
+        timestamps=world.timestamps,
+    )
+    save_episodes(out, episodes)
+    return episodes
+
+
+def _plain(root: Path, params: Params, world: Simulator, played: Played, span: Span) -> tuple[TradingEnv, Policy]:
+    environment = TradingEnv(
+        world.market,
+        params.market,
+        params.train_master.directives,
+        mode=played.mode,
+        num_envs=played.episodes,
+        span=span,
+        episode=_steps(played, span),
+        gamma=params.train_symbol_agents.ppo.gamma,
+        seed=played.seed,
+    )
+    return environment, policy_of(cast(PolicyName, played.policy), played.seed, environment.device)
+
+
+def _trained(root: Path, params: Params, simulated: Simulator, played: Played, span: Span) -> tuple[TradingEnv, Policy]:
+    """The most probable action of every tier, as it trades, at the bars of `span` at which the base encoder speaks."""
+    folder = _weights_folder(root, played)
+    if simulated.source != str(DATASET):
+        raise UserError(
+            f"--policy {played.policy}: weights need the data set they were trained on; run `marl run` first"
+        )
+    world = load_world(StageContext(params, root=root), load_dataset(root / DATASET))
+    spoken = Span(world.view.start, world.view.start + len(world.view.symbol_rows))
+    span = Span(max(span.start, spoken.start), min(span.stop, spoken.stop))
+    environment = world.environment(
+        played.mode, span, num_envs=played.episodes, episode=_steps(played, span), seed=played.seed
+    )
+    agents = world.symbol_agents(0)
+    _load(agents.module, folder, "symbols")
+    controller: Controller = Alone(agents)
+    if played.mode == "portfolio":
+        if not (folder / "master.safetensors").exists():
+            raise UserError(f"{folder}: holds no master, which a portfolio needs; record with --mode accounts")
+        master = world.master_agent(0)
+        _load(master.module, folder, "master")
+        controller = Hierarchy(agents, master, explore_symbols=False)
+
+    def decide(timestep: Timestep) -> Mapping[str, Tensor]:
+        return {name: decision.action for name, decision in controller.decide(timestep, None).items()}
+
+    return environment, decide
+
+
+def _steps(played: Played, span: Span) -> int | None:
+    return None if played.steps is None else min(played.steps, len(span) - 1)
+
+
+def _weights_folder(root: Path, played: Played) -> Path:
+    """The folder itself, or that of the seed inside it."""
+    given = Path(played.policy)
+    for folder in (given, seed_folder(given, played.seed)):
+        for place in (folder, root / folder):
+            if (place / "symbols.safetensors").exists():
+                return place
+    names = ", ".join(get_args(PolicyName))
+    raise UserError(
+        f"--policy {played.policy}: neither one of {names} nor a folder with symbols.safetensors (or with "
+        f"seed_{played.seed}/symbols.safetensors)"
+    )
+
+
+def _load(module: torch.nn.Module, folder: Path, network: str) -> None:
+    try:
+        module.load_state_dict(load_weights(folder, network))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"{folder}: the weights of {network} do not fit this data set and these parameters ({reason})"
+        ) from None

@@ -1,0 +1,217 @@
+"""Shakes the simulator with random actions and checks after every step what must always hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.config import DirectivesParams, MarketParams
+from marl_pipeline.data.windows import Span
+from marl_pipeline.diagnostics.play import policy_of
+from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.trading.core.accounts import Ledger
+from marl_pipeline.envs.trading.core.book import Book
+from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.env import TradingEnv
+
+TOLERANCE = 1e-9
+"""Relative to the account's equity (or to the limit itself)."""
+
+MONEY: tuple[str, ...] = ("price_pnl", "commission", "slippage", "borrow", "interest")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step, as an invariant reads it."""
+
+    environment: TradingEnv
+    before: Book
+    after: Book
+    ledger: Ledger
+    timestep: Timestep
+
+
+@dataclass
+class SmokeResult:
+    """Of one mode.
+
+    Attributes:
+        steps, symbol_steps: played, over all copies.
+        violations: invariant -> how many (copy, step, agent) entries broke it.
+        worst_identity: largest gap of the accounting identity, relative to the equity before.
+        magnitudes: what moved equity -> mean absolute value per account and step, in basis points of the initial cash.
+        components: group -> component -> mean absolute value per agent and step; empty under `net`.
+    """
+
+    mode: Mode
+    steps: int = 0
+    symbol_steps: int = 0
+    violations: dict[str, int] = field(default_factory=dict)
+    worst_identity: float = 0.0
+    magnitudes: dict[str, float] = field(default_factory=dict)
+    components: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return not any(self.violations.values())
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"passed": self.passed}
+
+
+def smoke(
+    market: Market,
+    params: MarketParams,
+    directives: DirectivesParams,
+    mode: Mode,
+    *,
+    span: Span,
+    steps: int,
+    seed: int = 0,
+    num_envs: int = 16,
+    episode: int = 64,
+) -> SmokeResult:
+    """Plays at least `steps` random steps in `mode`, checking every invariant after each.
+
+    Raises:
+        UserError: the span is too short to trade in.
+    """
+    environment = TradingEnv(
+        market,
+        params,
+        directives,
+        mode=mode,
+        num_envs=num_envs,
+        span=span,
+        episode=min(episode, len(span) - 1),
+        seed=seed,
+        random_directives=True,
+    )
+    policy = policy_of("random", seed, environment.device)
+    result = SmokeResult(mode, violations=dict.fromkeys(INVARIANTS, 0), magnitudes=dict.fromkeys(MONEY, 0.0))
+    absolute: dict[str, Tensor] = {}
+    timestep = environment.reset()
+    while result.steps < steps:
+        before = environment.book
+        timestep = environment.step(policy(timestep))
+        assert environment.ledger is not None
+        moment = Moment(environment, before, environment.book, environment.ledger, timestep)
+        for name, broken in INVARIANTS.items():
+            result.violations[name] += int(broken(moment).sum())
+        result.worst_identity = max(result.worst_identity, float(_identity_gap(moment).max()))
+        for name in MONEY:
+            result.magnitudes[name] += float(timestep.info[name].abs().mean()) / params.initial_cash * 1e4
+        for group, log in environment.rewards.logs.items():
+            size = log.last.double().abs().mean((0, 1))
+            absolute[group] = absolute[group] + size if group in absolute else size
+        result.steps += num_envs
+        result.symbol_steps += num_envs * market.size
+        if bool(timestep.done.any()):
+            timestep = environment.reset(timestep.done)
+    turns = result.steps // num_envs
+    result.magnitudes = {name: size / turns for name, size in result.magnitudes.items()}
+    result.components = {
+        group: dict(zip(log.names, (absolute[group] / turns).tolist(), strict=True))
+        for group, log in environment.rewards.logs.items()
+    }
+    return result
+
+
+# Each says where it is broken, as a tensor of bool.
+
+
+def _identity_gap(moment: Moment) -> Tensor:
+    ledger, pool = moment.ledger, moment.environment.rules.pool
+    explained = pool(ledger.price_pnl - ledger.commission - ledger.slippage) - ledger.borrow + ledger.interest
+    scale = moment.before.equity.abs().clamp(min=1.0)
+    return (moment.after.equity - moment.before.equity - explained).abs() / scale
+
+
+def _identity(moment: Moment) -> Tensor:
+    return _identity_gap(moment) > TOLERANCE
+
+
+def _sums(moment: Moment) -> Tensor:
+    book = moment.after
+    gap = (book.cash + moment.environment.rules.pool(book.value) - book.equity).abs()
+    return gap > TOLERANCE * book.equity.abs().clamp(min=1.0)
+
+
+def _short_or_in_debt(moment: Moment) -> Tensor:
+    rules, book = moment.environment.rules, moment.after
+    debt = (book.cash < -TOLERANCE * book.equity.abs().clamp(min=1.0)) & (not rules.leveraged)
+    short = (book.shares < 0.0) & (not rules.shorting)
+    return torch.cat([short.flatten(), debt.flatten()])
+
+
+def _over_the_cap(moment: Moment) -> Tensor:
+    ledger, rules = moment.ledger, moment.environment.rules
+    value = ledger.holding.abs() * ledger.price
+    return _grown(moment) & (value > rules.cap * ledger.fill_equity * (1.0 + TOLERANCE))
+
+
+def _grown(moment: Moment) -> Tensor:
+    """Positions that a fill opened or enlarged."""
+    return moment.ledger.holding.abs() > moment.before.shares.abs()
+
+
+def _over_the_volume(moment: Moment) -> Tensor:
+    capacity = moment.environment.market.capacity[moment.before.bar]
+    return (moment.ledger.shares.abs() > capacity * (1.0 + TOLERANCE)) & ~moment.ledger.closed
+
+
+def _over_the_turnover(moment: Moment) -> Tensor:
+    ledger, rules, before = moment.ledger, moment.environment.rules, moment.before
+    own = rules.pool((ledger.shares.abs() * ledger.price) * (~ledger.closed))
+    room = (rules.turnover - before.turnover).clamp(min=0.0) * ledger.fill_equity
+    forced = before.halt == rules.liquidating
+    return (own > room * (1.0 + TOLERANCE) + TOLERANCE) & ~forced & (not rules.leveraged)
+
+
+def _too_many_positions(moment: Moment) -> Tensor:
+    rules = moment.environment.rules
+    if not rules.pooled:
+        return torch.zeros_like(moment.after.alive)
+    held, was = ((book.value != 0.0).sum(-1) for book in (moment.after, moment.before))
+    return held > torch.maximum(was, torch.full_like(was, rules.open_positions))
+
+
+def _untradable(moment: Moment) -> Tensor:
+    fillable = moment.environment.market.fillable[moment.after.bar]
+    return (moment.ledger.shares != 0.0) & ~fillable & ~moment.ledger.closed
+
+
+def _halted_buys(moment: Moment) -> Tensor:
+    blocked = moment.environment.rules.blocked(moment.before.halt)
+    return _grown(moment) & blocked
+
+
+def _not_a_number(moment: Moment) -> Tensor:
+    told = [step.reward for step in moment.timestep.groups.values()]
+    for step in moment.timestep.groups.values():
+        told += [value for value in step.observation.values() if value.is_floating_point()]
+    return torch.stack([~torch.isfinite(value).all() for value in [*told, moment.timestep.state]])
+
+
+def _nothing_allowed(moment: Moment) -> Tensor:
+    return torch.cat([~step.action_mask.any(-1).flatten() for step in moment.timestep.groups.values()])
+
+
+INVARIANTS: dict[str, Callable[[Moment], Tensor]] = {
+    "equity changes by price P&L - commission - slippage - borrow fee + interest": _identity,
+    "equity is cash plus positions": _sums,
+    "no shares are sold short and no cash is owed unless allowed": _short_or_in_debt,
+    "no order exceeds the position cap": _over_the_cap,
+    "no order exceeds its share of the volume": _over_the_volume,
+    "no session exceeds the turnover limit": _over_the_turnover,
+    "no order exceeds the number of open positions": _too_many_positions,
+    "nothing trades without a tradable bar": _untradable,
+    "a tripped account opens and adds to nothing": _halted_buys,
+    "everything told is a finite number": _not_a_number,
+    "every agent has an allowed action": _nothing_allowed,
+}

@@ -1,0 +1,1 @@
+"""Environments to and from other libraries."""

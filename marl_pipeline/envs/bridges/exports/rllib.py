@@ -1,0 +1,67 @@
+"""One copy of any environment of the protocol as an RLlib `MultiAgentEnv`: agents are asked on their own clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Dict
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from marl_pipeline.envs.bridges.exports.agents import NamedAgents
+from marl_pipeline.envs.bridges.exports.features import Features, MakeEnvironment, dense_fields
+from marl_pipeline.envs.bridges.exports.spaces import Wording
+
+WORDING = Wording("observations", np.float32, by_choice=False)
+
+ALL = "__all__"
+"""RLlib's name for the episode as a whole."""
+
+
+class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
+    """Agents `<group>_<index>`; observation `{"observations": [F], "action_mask": [actions]}`, float32 each, as RLlib's
+    `ActionMaskingRLModule` reads them, the masks of several choices side by side; for continuous actions, which are
+    never masked, the row alone.
+
+    Only agents that decide next are shown an observation (a master every few steps); the rewards in between are told
+    as they come. When the episode ends, all that have decided see the last state.
+
+    Args:
+        make: builds the environment, of one copy, for a seed.
+        features: observation of an agent as one row of floats.
+    """
+
+    def __init__(self, make: MakeEnvironment, *, features: Features = dense_fields, seed: int = 0) -> None:
+        super().__init__()
+        self._named = NamedAgents(make, WORDING, features=features, seed=seed)
+        self.possible_agents = list(self._named.names)
+        self.agents = list(self._named.names)
+        self.action_spaces = self._named.action_spaces
+        self.observation_spaces = self._named.observation_spaces
+        self.observation_space = Dict(self.observation_spaces)
+        self.action_space = Dict(self.action_spaces)
+        self._playing: set[str] = set()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        views = self._named.reset(seed)
+        asked = [name for name, view in views.items() if view.acts]
+        self._playing = set(asked)
+        return self._named.told(views, asked), {name: {} for name in asked}
+
+    def step(
+        self, action_dict: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        views = self._named.step(action_dict)
+        over, cut = self._named.terminated, self._named.truncated
+        joining = {name for name, view in views.items() if view.acts}
+        playing = [name for name in views if name in self._playing or name in joining]
+        gone = {name for name in playing if views[name].gone}
+        asked = [name for name in playing if over or cut or name in gone or views[name].acts]
+        terminated = {name: over or name in gone for name in asked} | {ALL: over}
+        truncated = {name: cut and name not in gone for name in asked} | {ALL: cut}
+        rewards = {name: views[name].reward for name in playing}
+        self._playing = set(playing) - gone
+        return self._named.told(views, asked), rewards, terminated, truncated, {name: {} for name in asked}

@@ -1,0 +1,1 @@
+"""The step of the trading game compiled for CPUs."""

@@ -1,0 +1,77 @@
+"""What is called: a step of a run of environments, and a look at them, each in one call: to hand over so many arrays
+takes time, and holds Python's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from marl_pipeline.envs.trading.compiled.kernel import look as looking
+from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Ints, Sight, State, Tables, cached
+from marl_pipeline.envs.trading.compiled.kernel.look import Scratch, Standing
+from marl_pipeline.envs.trading.compiled.kernel.mark import Sums, mark
+from marl_pipeline.envs.trading.compiled.kernel.trade import Rows, trade
+
+
+class Memory(NamedTuple):
+    """Working memory of one thread."""
+
+    rows: Rows
+    sums: Sums
+    scratch: Scratch
+    books: Standing
+    standing: Standing
+
+    @classmethod
+    def empty(cls, size: int, accounts: int) -> Memory:
+        standing = Standing.empty(size)
+        books = standing if accounts == size else Standing.empty(accounts)
+        scratch = Scratch.empty(size, accounts)
+        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
+
+
+def _entries(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
+    """The phases live in other files: numba's cache does not watch those, but it does what a function closes over."""
+
+    @cached
+    def play(
+        first: int,
+        last: int,
+        c: Constants,
+        m: Tables,
+        s: State,
+        seen: Sight,
+        chosen: Ints,
+        master: Ints,
+        after: State,
+        entries: Entries,
+        sight: Sight,
+        memory: Memory,
+    ) -> int:
+        """Plays environments `first` .. `last` - 1. Returns what `trade` does."""
+        assert sources  # part of the closure, and so of the key of the cache
+        invalid = trade(first, last, c, m, s, seen, chosen, after, entries, memory.rows)
+        mark(first, last, c, m, s, master, after, entries, memory.sums)
+        looking.look(first, last, c, m, after, sight, memory.scratch, memory.books, memory.standing)
+        return invalid
+
+    @cached
+    def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, memory: Memory) -> None:
+        """See `kernel.look.look`."""
+        assert sources
+        looking.look(first, last, c, m, s, sight, memory.scratch, memory.books, memory.standing)
+
+    return play, look
+
+
+def _fingerprint() -> int:
+    """Of the sources of the kernel, with the highest bit set: never 0."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
+    return int.from_bytes(digest[:6], "big") | 1 << 48
+
+
+play, look = _entries(_fingerprint())

@@ -1,0 +1,1 @@
+"""The trading game: market, book, orders, limits, costs, what is observed."""

@@ -1,0 +1,1 @@
+"""What an environment of the market pays its agents."""

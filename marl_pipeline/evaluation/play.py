@@ -1,0 +1,43 @@
+"""What a policy earns when it no longer explores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.algos.common.algorithm import Policy, forget
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.errors import UserError
+
+LONGEST_EPISODE = 1_000_000
+"""Steps after which an episode is taken for one that never ends."""
+
+
+@torch.no_grad()
+def greedy_returns(environment: Environment, policy: Policy) -> Tensor:
+    """[E] undiscounted return of one episode in every copy: the sum of `team_reward` (see the protocol).
+
+    Raises:
+        UserError: an episode does not end.
+    """
+    timestep = environment.reset()
+    memory = policy.start(environment.num_envs)
+    total = torch.zeros(environment.num_envs, device=environment.device)
+    playing = torch.ones(environment.num_envs, dtype=torch.bool, device=environment.device)
+    steps = 0
+    while bool(playing.any()):
+        steps += 1
+        if steps > LONGEST_EPISODE:
+            raise UserError(
+                f"an episode goes on after {LONGEST_EPISODE:,} steps, and returns are of whole episodes: let the "
+                "environment end them (terminated or truncated)"
+            )
+        actions, memory = policy.act(timestep, memory, None)
+        timestep = environment.step(actions)
+        total += torch.where(playing, timestep.team_reward, 0.0)
+        done = timestep.done
+        playing = playing & ~done
+        if bool(done.any()):
+            timestep = environment.reset(done)
+            memory = forget(memory, done)
+    return total

@@ -1,0 +1,89 @@
+"""Plays a saved policy greedily, whichever engine wrote it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.experiments import execution as engines
+from marl_pipeline.experiments.job import Job
+from marl_pipeline.experiments.run import interval_of
+from marl_pipeline.pipeline.harness import set_threads
+from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags, ship_unless_shipped
+from marl_pipeline.scenarios.registry import scenario
+from marl_pipeline.store.runs import read_run
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Greedy returns of a policy: what the team earned.
+
+    Attributes:
+        interval: of the mean, 95%, from its standard error over the episodes.
+        changed: what the environment is made from that is not as it was in training.
+    """
+
+    job: Job
+    episodes: int
+    seed: int
+    mean: float
+    std: float
+    interval: tuple[float, float]
+    changed: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        job = self.job
+        return {
+            "algo": job.algo,
+            "env": job.env,
+            "engine": job.engine,
+            "train_seed": job.seed,
+            "seed": self.seed,
+            "episodes": self.episodes,
+            "test_return": self.mean,
+            "std": self.std,
+            "interval": list(self.interval),
+            "changed": list(self.changed),
+        }
+
+
+def evaluate_run(
+    folder: Path, root: Path, *, episodes: int, seed: int, device: Literal["cpu", "cuda"] | None
+) -> Evaluated:
+    """Plays `episodes` episodes with the policy in `folder`; recorded in MLflow.
+
+    With the seed and the number of episodes of training, the result is the `test_return` of the run.
+
+    Args:
+        device: None for the one it was trained on.
+
+    Raises:
+        UserError: the folder holds no whole run.
+    """
+    record = read_run(folder)
+    job = Job.model_validate(record["job"])
+    if device is not None:
+        job = job.model_copy(update={"device": device})
+    set_threads(job.threads, job.device)
+    made = scenario(root, job.env, job.env_options, job.device)
+    changed = tuple(name for name, fact in made.facts.items() if record["facts"].get(name) != fact)
+    tags = {"stage": "evaluation", "algo": job.algo, "env": job.env, "engine": job.engine, "seed": str(job.seed)}
+    tags |= {"inputs_key": record["key"], **git_tags(root)}
+    params = flatten({"job": job.model_dump(), "episodes": episodes, "test_seed": seed})
+    try:
+        with SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags) as recorder:
+            policy = engines.load(job, made, folder)
+            returns = greedy_returns(made.test(episodes, seed), policy).to(torch.float32)
+            mean, std = float(returns.mean()), float(returns.std())
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"{folder}: the returns are not finite")
+            low, high = interval_of(mean, std, episodes)
+            recorder.log_metrics({"test_return": mean, "test_return_low": low, "test_return_high": high})
+    finally:
+        ship_unless_shipped(root)
+    return Evaluated(job, episodes, seed, mean, std, (low, high), changed)

@@ -1,0 +1,1 @@
+"""Networks over the agents of a group, the distributions of their actions, and value normalisation."""

@@ -1,0 +1,72 @@
+"""Walk-forward records and track records on disk, in bytes that depend on their content only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from marl_pipeline.errors import UserError
+from marl_pipeline.evaluation.records import Curve, Record
+from marl_pipeline.store.paths import WALK_FORWARD
+
+EQUITY = Path("reports/equity.parquet")
+TRADES = Path("reports/trades.parquet")
+BASELINES = Path("reports/baselines.parquet")
+"""The chained track records and the baselines' accounts."""
+
+
+def record_folder(window: int, seed: int, root: Path = WALK_FORWARD) -> Path:
+    """Where the record of one window and seed lies."""
+    return root / f"window_{window}_seed_{seed}"
+
+
+def save_record(folder: Path, record: Record) -> None:
+    """Writes `equity.parquet`, `positions.parquet`, `trades.parquet` and `tuning.json` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("equity", "positions", "trades"):
+        save_table(folder / f"{name}.parquet", getattr(record, name))
+    tuning = {
+        "window": record.window,
+        "seed": record.seed,
+        "initial_cash": record.initial_cash,
+        "curves": [curve.as_json() for curve in record.tuning],
+        "decisions": dict(sorted(record.decisions.items())),
+    }
+    (folder / "tuning.json").write_text(json.dumps(tuning, indent=1, allow_nan=False) + "\n")
+
+
+def load_record(folder: Path) -> Record:
+    """Reads what `save_record` wrote.
+
+    Raises:
+        UserError: the folder or one of its files is missing.
+    """
+    try:
+        tuning = json.loads((folder / "tuning.json").read_text())
+        tables = {name: load_table(folder / f"{name}.parquet") for name in ("equity", "positions", "trades")}
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or folder}: no walk-forward record here; run `dvc repro` first") from None
+    return Record(
+        window=int(tuning["window"]),
+        seed=int(tuning["seed"]),
+        initial_cash=float(tuning["initial_cash"]),
+        tuning=tuple(Curve.from_json(curve) for curve in tuning["curves"]),
+        decisions={str(name): int(count) for name, count in tuning["decisions"].items()},
+        **tables,
+    )
+
+
+def save_table(path: Path, table: pd.DataFrame) -> None:
+    """One table as parquet: zstd, no index."""
+    table.to_parquet(path, index=False, compression="zstd")
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """Reads what `save_table` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    return pd.read_parquet(path)

@@ -1,0 +1,1 @@
+"""Environments by name, with what the networks read of them."""

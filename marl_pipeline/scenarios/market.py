@@ -1,0 +1,158 @@
+"""The trading market of params.yaml as an environment of `marl train`: `market/portfolio` and `market/accounts`.
+
+Runs learn on the train span and are tested on the validation span; the held-out end is never played.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import ValidationError
+
+from marl_pipeline.agents.market_inputs import MarketInputs
+from marl_pipeline.agents.view import MarketView
+from marl_pipeline.config import Count, Params, Section, explain, load_params
+from marl_pipeline.data.assemble import assemble
+from marl_pipeline.data.companions import Companions
+from marl_pipeline.data.dataset import Dataset
+from marl_pipeline.data.sources import synthetic_from
+from marl_pipeline.data.windows import Span, split
+from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.errors import UserError
+from marl_pipeline.scenarios.scenario import Scenario
+from marl_pipeline.seeding import stream_seed
+from marl_pipeline.store.dataset import load_dataset
+from marl_pipeline.store.models import load_embeddings, load_signals
+from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
+
+MODES = ("portfolio", "accounts")
+
+
+class MarketOptions(Section):
+    """What `--env-set` may say.
+
+    Attributes:
+        episode: steps of an episode, started at random bars; at most what half of the span has room for.
+        reward: what the agents are paid (docs/rewards.md).
+        signals, embeddings: whether the rows hold what the supervised models and the encoder say.
+    """
+
+    episode: Count
+    reward: Literal["net", "guide_v3_2", "net_shaped"]
+    signals: bool
+    embeddings: bool
+
+
+def market_scenario(root: Path, name: str, given: Mapping[str, Any], device: str) -> Scenario:
+    """The current data set, or the market of `data.synthetic` until one is built.
+
+    Raises:
+        UserError: no such market or option, or a data set that is not whole.
+    """
+    params = load_params(root / "params.yaml")
+    if (root / DATASET / "meta.json").exists():
+        return scenario_of(load_dataset(root / DATASET), str(DATASET), params, name, given, device, root)
+    return scenario_of(synthetic_dataset(params), "synthetic", params, name, given, device, root)
+
+
+def scenario_of(
+    dataset: Dataset,
+    source: str,
+    params: Params,
+    name: str,
+    given: Mapping[str, Any],
+    device: str,
+    root: Path = Path(),
+) -> Scenario:
+    """`market_scenario` on a data set; `root` is where the signals and the embeddings of that data set lie."""
+    mode = name.removeprefix("market/")
+    if mode not in MODES:
+        raise UserError(f"environment '{name}' is not known (known: {', '.join(f'market/{one}' for one in MODES)})")
+    options = _options(name, params, given)
+    rules = params.market.model_copy(update={"reward": options.reward})
+    market = Market.from_dataset(dataset, rules, device)
+    view = MarketView.build(
+        dataset,
+        load_signals(root / SIGNALS) if options.signals else None,
+        load_embeddings(root / ENCODER, 0) if options.embeddings else None,
+        torch.device(device),
+    )
+    spans = split(dataset.bars, params.spans)
+
+    def make(span: Span, copies: int, seed: int) -> TradingEnv:
+        return TradingEnv(
+            market,
+            rules,
+            params.train_master.directives if mode == "portfolio" else None,
+            mode=cast("Literal['portfolio', 'accounts']", mode),
+            num_envs=copies,
+            span=span,
+            episode=min(options.episode, len(span) // 2),
+            gamma=params.train_symbol_agents.ppo.gamma,
+            benchmark=dataset.benchmark,
+            seed=stream_seed(seed, "environment"),
+        )
+
+    train = Span(max(spans.train.start, view.start), spans.train.stop)
+    return Scenario(
+        training=lambda copies, seed: make(train, copies, seed),
+        test=lambda copies, seed: make(spans.validation, copies, seed),
+        inputs=MarketInputs(view, make(train, 1, 0).groups),
+        facts={
+            "source": source,
+            "data": _digest(dataset),
+            "rows": hashlib.sha256(view.symbol_rows.cpu().numpy().tobytes()).hexdigest(),
+            "market": json.dumps(rules.model_dump(mode="json"), sort_keys=True),
+            "directives": json.dumps(params.train_master.directives.model_dump(mode="json"), sort_keys=True),
+            "spans": json.dumps(params.spans.model_dump(mode="json"), sort_keys=True),
+        },
+    )
+
+
+def _options(name: str, params: Params, given: Mapping[str, Any]) -> MarketOptions:
+    values = {
+        "episode": params.train_symbol_agents.ppo.episode,
+        "reward": params.market.reward,
+        "signals": False,
+        "embeddings": False,
+    }
+    try:
+        return MarketOptions.model_validate({**values, **given})
+    except ValidationError as error:
+        raise UserError(f"options of {name}: {explain(error, MarketOptions)}") from None
+
+
+def synthetic_dataset(params: Params) -> Dataset:
+    """The market of `data.synthetic`, without companions."""
+    data = params.data
+    return assemble(
+        synthetic_from(data).bars.assign(quarantined=False),
+        Companions(),
+        params.build_features,
+        frequency=data.frequency,
+        calendar=data.calendar,
+        adjustment=data.adjustment,
+    )
+
+
+def _digest(dataset: Dataset) -> str:
+    """Of what the environment trades on and the networks read."""
+    panel = dataset.panel
+    digest = hashlib.sha256("\n".join(panel.symbols).encode())
+    for table in (
+        panel.timestamps,
+        panel.open,
+        panel.close,
+        panel.volume,
+        panel.tradable,
+        dataset.regime,
+        dataset.macro,
+    ):
+        digest.update(table.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What the pipeline leaves on disk, in bytes that depend on the content only."""

@@ -1,0 +1,171 @@
+"""Several processes learn as one: copies of the environment are shared out, gradients are averaged.
+
+Every worker holds the same weights at all times and runs the one training loop (`experiment.run`); what it does for
+itself and what for all is decided here. Any launcher that gives each process its place in a process group will do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from marl_pipeline.algos.common.algorithm import Advance, Algorithm, Policy
+from marl_pipeline.checkpoint import Checkpointer, State
+from marl_pipeline.errors import UserError
+from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.progress import silent
+from marl_pipeline.training import loop as experiment
+from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
+
+
+class ProcessGroup(Reduction):
+    """Sums over the default process group of `torch.distributed` (gloo on CPU, NCCL on GPUs)."""
+
+    def __init__(self) -> None:
+        self.rank = dist.get_rank()
+        self.workers = dist.get_world_size()
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, mine: Any) -> list[Any]:
+        """What every worker gave, in the order of ranks; empty on all but the first."""
+        gathered: list[Any] = [None] * self.workers
+        dist.gather_object(mine, gathered if self.rank == 0 else None)
+        return gathered if self.rank == 0 else []
+
+    def broadcast(self, value: Any) -> Any:
+        """What the first worker gives."""
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def scatter(self, parts: list[Any]) -> Any:
+        """This worker's entry of what the first one gives."""
+        received: list[Any] = [None]
+        dist.scatter_object_list(received, parts if self.rank == 0 else None)
+        return received[0]
+
+
+class SharedCheckpoint:
+    """One checkpoint for all workers: the first one writes every worker's state in one atomic file."""
+
+    def __init__(self, inner: Checkpointer, group: ProcessGroup) -> None:
+        self._inner, self._group = inner, group
+
+    def load(self) -> State | None:
+        """This worker's state.
+
+        Raises:
+            UserError: another number of workers wrote it.
+        """
+        group = self._group
+        saved = self._inner.load() if group.rank == 0 else None
+        writers = group.broadcast(None if saved is None else len(saved["algorithm"]))
+        if writers is None:
+            return None
+        if writers != group.workers:
+            raise UserError(
+                f"checkpoint: written by {writers} workers, now there are {group.workers}: resume with as many, or "
+                "start anew"
+            )
+        mine: State = group.scatter([{**saved, "algorithm": part} for part in saved["algorithm"]] if saved else [])
+        return mine
+
+    def save(self, state: State) -> None:
+        parts = self._group.gather(state["algorithm"])
+        if self._group.rank == 0:
+            self._inner.save({**state, "algorithm": parts})
+
+    def child(self, name: str) -> SharedCheckpoint:
+        return SharedCheckpoint(self._inner.child(name), self._group)
+
+
+class Worker:
+    """One worker's algorithm, counting the steps of all. Implements `algos.algorithm.Algorithm`."""
+
+    def __init__(self, algorithm: Algorithm, reduction: Reduction) -> None:
+        self._algorithm, self._reduction = algorithm, reduction
+
+    @property
+    def policy(self) -> Policy:
+        return self._algorithm.policy
+
+    def advance(self) -> Advance:
+        turn = self._algorithm.advance()
+        return replace(turn, steps=int(self._reduction.sum(torch.tensor(turn.steps))))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._algorithm.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._algorithm.load_state_dict(state)
+
+
+def train_share(task: Task, group: ProcessGroup) -> Trained:
+    """What each worker of a process group runs. Progress, evaluation and the checkpoint are the first one's.
+
+    Raises:
+        RuntimeError: the workers' weights are no longer equal.
+    """
+
+    def evaluate(policy: Policy) -> Tensor:
+        require_equal_weights(cpu_weights(policy.module), group)
+        returns: Tensor = group.broadcast(task.evaluate(policy).cpu() if group.rank == 0 else None)
+        return returns
+
+    shared = replace(
+        task,
+        evaluate=evaluate,
+        checkpoint=SharedCheckpoint(task.checkpoint, group),
+        on_step=task.on_step if group.rank == 0 else silent,
+    )
+    return train_alone(shared, group)
+
+
+def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
+    """Trains one of the project's own algorithms in this process; the engine `torch`."""
+    copies = reduction.share(task.num_envs, "copies of the environment")
+    environment = task.make(copies, reduction.own_seed(task.seed))
+    algorithm = task.build(
+        environment,
+        task.inputs,
+        task.settings,
+        seed=task.seed,
+        timesteps=-(-task.timesteps // reduction.workers),
+        reduction=reduction,
+    )
+    run = experiment.run(
+        Worker(algorithm, reduction),
+        timesteps=task.timesteps,
+        evaluate=task.evaluate,
+        evaluate_every=task.evaluate_every,
+        checkpoint=task.checkpoint,
+        checkpoint_every=task.checkpoint_every,
+        label=task.label,
+        on_step=task.on_step,
+    )
+    return Trained(cpu_weights(algorithm.policy.module), run)
+
+
+def require_equal_weights(weights: Weights, group: ProcessGroup) -> None:
+    """Raises on every worker if one of them holds other bytes than the first.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    differs = torch.tensor(int(group.broadcast(digest.digest()) != digest.digest()))
+    if int(group.sum(differs)):
+        raise RuntimeError("the workers' weights differ: a learner takes a step without sharing its gradients")

@@ -1,0 +1,160 @@
+"""What the engines of other libraries share: when to evaluate, and how their weights become a policy of the project."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.algos.common.acceleration import Acceleration
+from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.algos.ppo import PPOSettings
+from marl_pipeline.checkpoint import State
+from marl_pipeline.envs.bridges.exports.features import Features
+from marl_pipeline.envs.protocol import Discrete, Environment, GroupStep
+from marl_pipeline.envs.wrappers import SharedReward
+from marl_pipeline.errors import UserError
+from marl_pipeline.training.engines.task import Task, Trained, cpu_weights
+from marl_pipeline.training.loop import Evaluation, Run
+
+
+@dataclass
+class Watch:
+    """Follows a library's loop as `experiment.run` follows the project's own.
+
+    Attributes:
+        policy: of the project; `load` brings the library's present weights into it.
+        steps: environment steps taken, all copies together.
+    """
+
+    task: Task
+    policy: Policy
+    load: Callable[[], None]
+    steps: int = 0
+    timed_steps: int = 0
+    seconds: float = 0.0
+    evaluations: list[Evaluation] = field(default_factory=list)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def turn(self, steps: int, metrics: Mapping[str, float]) -> bool:
+        """The library has collected and learned; `steps` are all that it has taken. True when the run is over."""
+        task, before = self.task, self.steps
+        self.seconds += time.perf_counter() - self._began
+        self.timed_steps += steps - before
+        self.steps, self.metrics = steps, metrics
+        over = steps >= task.timesteps
+        told = dict(metrics)
+        if over or steps // task.evaluate_every > before // task.evaluate_every:
+            self.load()
+            returns = task.evaluate(self.policy)
+            self.evaluations.append(Evaluation(steps, float(returns.mean()), float(returns.std())))
+            told["test_return"] = self.evaluations[-1].mean
+        task.on_step(task.label, min(steps, task.timesteps), task.timesteps, told)
+        self._began = time.perf_counter()
+        return over
+
+    def state(self) -> State:
+        """What a checkpoint needs of it."""
+        return {
+            "steps": self.steps,
+            "evaluations": [[entry.steps, entry.mean, entry.std] for entry in self.evaluations],
+            "metrics": dict(self.metrics),
+        }
+
+    def resume(self, state: State) -> None:
+        self.steps, self.metrics = int(state["steps"]), state["metrics"]
+        self.evaluations = [Evaluation(*entry) for entry in state["evaluations"]]
+
+    def trained(self) -> Trained:
+        """The policy as it is now."""
+        self.load()
+        run = Run(self.steps, tuple(self.evaluations), self.metrics, self.seconds, self.timed_steps)
+        return Trained(cpu_weights(self.policy.module), run)
+
+
+def row_features(task: Task) -> Features:
+    """What the library's networks read: the rows that the project's own would read."""
+
+    def features(group: str, step: GroupStep) -> Tensor:
+        return task.inputs(group, step.observation)
+
+    return features
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks this small lose time to a second thread, the more so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def training_environment(task: Task, copies: int, seed: int, reward: str) -> Environment:
+    """What the library steps: every agent is paid its own reward or, with `team`, what the team earned."""
+    environment = task.make(copies, seed)
+    return SharedReward(environment) if reward == "team" else environment
+
+
+def on_policy_settings(task: Task, engine: str) -> PPOSettings:
+    """The settings of an algorithm that the library has under the name PPO.
+
+    Raises:
+        UserError: the algorithm is another one, or what it asks for has no counterpart.
+    """
+    require_discrete(task, engine)
+    settings = task.settings
+    if not isinstance(settings, PPOSettings):
+        raise UserError(f"engine {engine}: it has no {task.algorithm}: choose engine torch")
+    require_plain(settings.acceleration, engine)
+    network = settings.network
+    if network.memory != "none" or not network.share_parameters:
+        raise UserError(
+            f"engine {engine}: network.memory must be none and network.share_parameters true: choose engine torch"
+        )
+    return settings
+
+
+def require_discrete(task: Task, engine: str) -> None:
+    """Raises:
+    UserError: a group's actions are not one of n.
+    """
+    for group, spec in task.make(1, task.seed).groups.items():
+        if not isinstance(spec.actions, Discrete):
+            raise UserError(f"engine {engine}: group {group!r} has {spec.actions}, not one of n: choose engine torch")
+
+
+def require_plain(acceleration: Acceleration, engine: str) -> None:
+    """Raises:
+    UserError: lower precision or compiled graphs are asked for.
+    """
+    if acceleration.precision != "float32" or acceleration.compile:
+        raise UserError(
+            f"engine {engine}: acceleration.precision must be float32 and acceleration.compile false (found "
+            f"{acceleration.precision}, {acceleration.compile}): choose engine torch"
+        )
+
+
+@torch.no_grad()
+def transfer(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    """Copies the parameters of one network into another of the same layers, in their order.
+
+    Raises:
+        ValueError: the layers differ.
+    """
+    if [tensor.numel() for tensor in source] != [tensor.numel() for tensor in target]:
+        raise ValueError(
+            f"layers differ: {[tuple(tensor.shape) for tensor in source]} and "
+            f"{[tuple(tensor.shape) for tensor in target]}"
+        )
+    for given, place in zip(source, target, strict=True):
+        place.copy_(given.view_as(place))

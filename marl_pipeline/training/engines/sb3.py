@@ -1,0 +1,295 @@
+"""PPO, MaskablePPO and DQN of Stable-Baselines3: for single agents, and as a yardstick for the project's own.
+
+One group learns, its agents as rows that share one policy; critics see what actors see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor, nn
+
+from marl_pipeline.algos.common.actor_critic import NetworkSettings
+from marl_pipeline.algos.common.schedules import Schedule
+from marl_pipeline.algos.idqn import IDQNSettings
+from marl_pipeline.algos.mappo import MAPPOSettings
+from marl_pipeline.algos.ppo import PPOSettings
+from marl_pipeline.checkpoint import State
+from marl_pipeline.envs.bridges.exports.stable_baselines3 import StableBaselines3VecEnv
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.errors import UserError
+from marl_pipeline.seeding import stream_seed
+from marl_pipeline.training.engines.outside import (
+    Watch,
+    on_policy_settings,
+    one_thread,
+    require_discrete,
+    require_plain,
+    row_features,
+    training_environment,
+    transfer,
+)
+from marl_pipeline.training.engines.task import Task, Trained, blank_policy
+
+ACTOR_GAIN = 0.01
+"""Of the actor's last layer, as the library initialises it."""
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class NormalisedRows(BaseFeaturesExtractor):
+    """LayerNorm on the rows that come in, as `network.normalise_inputs` asks for."""
+
+    def __init__(self, observation_space: Box) -> None:
+        super().__init__(observation_space, observation_space.shape[0])
+        self.norm = nn.LayerNorm(observation_space.shape[0])
+
+    def forward(self, observations: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(observations)
+        return normalised
+
+
+def train(task: Task) -> Trained:
+    """Trains in this process: DQN by the settings of `idqn`; by those of `ppo`, PPO, or MaskablePPO where the
+    environment forbids actions from the start.
+
+    A run that was interrupted goes on from its weights and optimizer with new episodes (DQN with an empty replay): it
+    does not end in the same bytes.
+
+    Raises:
+        UserError: the algorithm, or something that its settings ask for, has no counterpart there; several groups.
+    """
+    if task.workers != 1:
+        raise UserError(f"engine sb3: it is one process (workers 1, found {task.workers})")
+    if isinstance(task.settings, MAPPOSettings):
+        raise UserError("engine sb3: it has no central critic: choose ppo, or engine torch or rllib")
+    saved = task.checkpoint.load()
+    seed = stream_seed(task.seed, f"sb3 from {0 if saved is None else saved['steps']}") % 2**31
+    with one_thread():
+        if isinstance(task.settings, IDQNSettings):
+            learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed), seed)
+        else:
+            settings = on_policy_settings(task, "sb3")
+            learner = _ppo(task, settings, _rows(task, settings.reward, seed), seed)
+        return _learn(task, learner, saved)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model of the library, and the parameters of it that decide, from the observation to logits or values.
+
+    Attributes:
+        scale: what it divides rewards by, where it does.
+    """
+
+    model: BaseAlgorithm
+    deciding: Sequence[nn.Module]
+    optimizer: torch.optim.Optimizer
+    scale: VecNormalize | None = None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [parameter for part in self.deciding for parameter in part.parameters()]
+
+    def state(self) -> State:
+        """What a checkpoint needs of it."""
+        held = {"policy": self.model.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.scale is None:
+            return held
+        moments = self.scale.ret_rms
+        return held | {"reward_moments": [float(moments.mean), float(moments.var), float(moments.count)]}
+
+    def resume(self, saved: State) -> None:
+        self.model.policy.load_state_dict(saved["policy"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scale is not None:
+            mean, variance, count = saved["reward_moments"]
+            moments = self.scale.ret_rms
+            moments.mean, moments.var, moments.count = np.asarray(mean), np.asarray(variance), count
+
+
+def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
+    def make(seed: int) -> Environment:
+        return training_environment(task, task.num_envs, seed, reward)
+
+    groups = make(seed).groups
+    if len(groups) > 1:
+        raise UserError(f"engine sb3: one group learns, here are {sorted(groups)}: choose engine torch or rllib")
+    return StableBaselines3VecEnv(make, features=row_features(task), seed=seed)
+
+
+def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: int) -> Learner:
+    """Stable-Baselines3's words for the settings.
+
+    Where values are to be normalised it scales the rewards by the deviation of their discounted sum, its own idiom; it
+    has no Huber loss.
+    """
+    gain = settings.network.actor_gain
+    if gain != ACTOR_GAIN:
+        raise UserError(f"engine sb3: network.actor_gain must be {ACTOR_GAIN} (found {gain}): choose engine torch")
+    scale = None
+    if settings.normalise_values:
+        scale = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=settings.gamma)
+    batch = rows.num_envs * settings.horizon
+    free = bool(rows.action_masks().all())
+    chosen: type[Any] = PPO if free else MaskablePPO
+    model = chosen(
+        "MlpPolicy",
+        rows if scale is None else scale,
+        learning_rate=_rate(settings.learning_rate),
+        n_steps=settings.horizon,
+        batch_size=batch // settings.minibatches,
+        n_epochs=settings.epochs,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        clip_range=settings.clip,
+        clip_range_vf=settings.clip,
+        ent_coef=settings.entropy,
+        vf_coef=settings.value_coefficient,
+        max_grad_norm=settings.max_grad_norm,
+        target_kl=settings.target_kl,
+        policy_kwargs=_networks(settings.network),
+        seed=seed,
+        device=task.device,
+    )
+    policy = model.policy
+    deciding = [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
+    return Learner(model, deciding, policy.optimizer, scale)
+
+
+def _networks(network: NetworkSettings) -> dict[str, Any]:
+    return {
+        "net_arch": {"pi": list(network.hidden), "vf": list(network.hidden)},
+        "activation_fn": ACTIVATIONS[network.activation],
+        "features_extractor_class": NormalisedRows if network.normalise_inputs else FlattenExtractor,
+        "share_features_extractor": False,
+    }
+
+
+def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed: int) -> Learner:
+    """Stable-Baselines3's words for the settings."""
+    network = settings.network
+    follow_every, follow_rate = target_clock(settings)
+    require_discrete(task, "sb3")
+    require_plain(settings.acceleration, "sb3")
+    plain = {
+        "network.memory": (network.memory, 0),
+        "network.duelling": (network.duelling, False),
+        "network.layer_norm": (network.layer_norm, False),
+        "network.share": (network.share, True),
+        "network.agent_ids": (network.agent_ids, False),
+        "descent.optimizer": (settings.descent.optimizer, "adam"),
+        "double": (settings.double, False),
+        "priorities": (settings.priorities, None),
+        "huber": (settings.huber, 1.0),
+        "reward_scale": (settings.reward_scale, 1.0),
+        "epsilon.kind": (settings.epsilon.kind, "linear"),
+    }
+    for name, (found, possible) in plain.items():
+        if found != possible:
+            raise UserError(f"engine sb3: {name} must be {possible} (found {found}): choose dqn, or engine torch")
+    if not rows.action_masks().all():
+        raise UserError("engine sb3: its DQN cannot leave out forbidden actions: choose ppo, or engine torch")
+    agents = rows.num_envs // task.num_envs
+    model = DQN(
+        "MlpPolicy",
+        rows,
+        learning_rate=_rate(settings.descent.learning_rate),
+        buffer_size=settings.capacity * agents,
+        learning_starts=settings.learn_from * agents,
+        batch_size=settings.batch * agents,
+        tau=follow_rate,
+        gamma=settings.gamma,
+        train_freq=settings.collect,
+        gradient_steps=settings.updates,
+        n_steps=settings.n_step,
+        target_update_interval=follow_every * rows.num_envs,
+        exploration_fraction=settings.epsilon.share,
+        exploration_initial_eps=settings.epsilon.start,
+        exploration_final_eps=settings.epsilon.end,
+        max_grad_norm=settings.descent.max_grad_norm,
+        policy_kwargs={
+            "net_arch": list(network.hidden),
+            "activation_fn": nn.ReLU,
+            "optimizer_kwargs": {"eps": settings.descent.epsilon},
+        },
+        seed=seed,
+        device=task.device,
+    )
+    return Learner(model, [model.q_net.q_net], model.policy.optimizer)
+
+
+def target_clock(settings: IDQNSettings) -> tuple[int, float]:
+    """Steps of every copy from one update of the target network to the next, and its rate.
+
+    The project counts the learned network's updates, the library steps: several updates of the target network to a step
+    become one of as large an effect.
+    """
+    follows = settings.updates / (settings.collect * settings.target.every)
+    if follows > 1.0:
+        return 1, 1.0 - (1.0 - settings.target.rate) ** follows
+    return round(1.0 / follows), settings.target.rate
+
+
+def _rate(schedule: Schedule) -> Callable[[float], float]:
+    """By what is left of the run, as the library asks."""
+    return lambda left: schedule.at(min(max(1.0 - left, 0.0), 1.0))
+
+
+def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
+    model, policy = learner.model, blank_policy(task)
+    watch = Watch(task, policy, lambda: transfer(learner.parameters, list(policy.module.parameters())))
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder behind
+    agents = model.n_envs // task.num_envs
+    if saved is not None:
+        watch.resume(saved)
+        learner.resume(saved)
+        model.num_timesteps = watch.steps * agents
+    left = task.timesteps - watch.steps
+    if left > 0:
+        turns = _Turns(task, watch, learner, agents)
+        model.learn(left * agents, callback=turns, reset_num_timesteps=saved is None)
+        turns.turn()
+    return watch.trained()
+
+
+class _Turns(BaseCallback):
+    """Tells the watch of every rollout that has been learned from."""
+
+    def __init__(self, task: Task, watch: Watch, learner: Learner, agents: int) -> None:
+        super().__init__()
+        self._task, self._watch, self._learner, self._agents = task, watch, learner, agents
+        self._saved = watch.steps
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        """The update on the rollout before is made; the last one's end is `turn` after learning."""
+        self.turn()
+
+    def turn(self) -> None:
+        steps = self.model.num_timesteps // self._agents
+        if steps == self._watch.steps:
+            return
+        figures = {
+            name.removeprefix("train/"): float(value)
+            for name, value in self.model.logger.name_to_value.items()
+            if name.startswith("train/")
+        }
+        over = self._watch.turn(steps, figures)
+        if over or steps - self._saved >= self._task.checkpoint_every:
+            self._saved = steps
+            self._task.checkpoint.save(self._watch.state() | self._learner.state())

@@ -1,0 +1,108 @@
+"""What an engine is given and what it hands back, whichever library does the learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from marl_pipeline.algos.common.algorithm import Algorithm, Policy
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.checkpoint import Checkpointer
+from marl_pipeline.config import Section
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.progress import OnStep
+from marl_pipeline.training.loop import Evaluate, Run
+
+Weights = dict[str, Tensor]
+"""The `state_dict` of a policy's module, on the CPU: what a saved policy holds."""
+
+
+MakeEnvironment = Callable[[int, int], Environment]
+"""(copies, seed) -> an environment on the run's device; equal seeds give equal episodes."""
+
+
+class Build(Protocol):
+    """One of the project's own algorithms."""
+
+    def __call__(
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        settings: Section,
+        *,
+        seed: int,
+        timesteps: int,
+        reduction: Reduction = ALONE,
+    ) -> Algorithm: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training run, whoever makes it. Engines with several processes pickle it.
+
+    Attributes:
+        algorithm: its name ("mappo"); engines that bring algorithms of their own choose by it.
+        settings: the algorithm's own; outside libraries are given what they have a name for.
+        build: the project's own algorithm; its policy is what every engine hands back.
+        make, inputs: the world, and what a network reads of it.
+        num_envs: copies in all, shared out to the workers.
+        timesteps: environment steps in all.
+        workers: processes that learn together.
+        evaluate: greedy returns of a policy; called on the first worker.
+        evaluate_every, checkpoint_every: in environment steps.
+    """
+
+    algorithm: str
+    settings: Section
+    build: Build
+    make: MakeEnvironment
+    inputs: Inputs
+    num_envs: int
+    seed: int
+    timesteps: int
+    workers: int
+    device: torch.device
+    evaluate: Evaluate
+    evaluate_every: int
+    checkpoint: Checkpointer
+    checkpoint_every: int
+    label: str
+    on_step: OnStep
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A policy and how it came to be.
+
+    Attributes:
+        weights: the `state_dict` of the module of the policy that `Task.build` makes; see `load_policy`.
+    """
+
+    weights: Weights
+    run: Run
+
+    def steps_to(self, level: float) -> int | None:
+        """Environment steps at the first evaluation whose mean is at least `level`; None if there was none."""
+        return next((entry.steps for entry in self.run.evaluations if entry.mean >= level), None)
+
+
+def cpu_weights(module: torch.nn.Module) -> Weights:
+    """A module's state, apart from the module: later training does not change it."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def blank_policy(task: Task) -> Policy:
+    """The policy that the task trains, before any training: weights of any engine are loaded into its module."""
+    return task.build(task.make(1, task.seed), task.inputs, task.settings, seed=task.seed, timesteps=1).policy
+
+
+def load_policy(task: Task, weights: Weights) -> Policy:
+    """The policy that an engine trained on the task, whichever it was."""
+    policy = blank_policy(task)
+    policy.module.load_state_dict(weights)
+    return policy

@@ -1,0 +1,95 @@
+"""The whole chain as one function of values: bars and companions in, decisions of every held-out window out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from marl_pipeline.checkpoint import NoCheckpoint
+from marl_pipeline.config import Params
+from marl_pipeline.data.assemble import assemble
+from marl_pipeline.data.companions import Companions
+from marl_pipeline.data.dataset import Dataset, Signals
+from marl_pipeline.data.quality import check, clean
+from marl_pipeline.data.windows import Window, split, version_in_force, walk_forward_windows
+from marl_pipeline.encoders.pretrain import EncoderVersion, fit_encoder_versions
+from marl_pipeline.evaluation.records import Record
+from marl_pipeline.evaluation.walk_forward import trade
+from marl_pipeline.progress import silent
+from marl_pipeline.signals.fit import fit_signals
+from marl_pipeline.training.hierarchy import World, fine_tune, train_master, train_symbol_agents
+
+CPU = torch.device("cpu")
+QUIET = {"on_step": silent, "checkpoint": NoCheckpoint()}
+
+
+@dataclass(frozen=True)
+class Chain:
+    quarantine: pd.DataFrame
+    dataset: Dataset
+    signals: Signals
+    versions: tuple[EncoderVersion, ...]
+    windows: tuple[Window, ...]
+    records: tuple[Record, ...]
+
+
+def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: int | None = None) -> Chain:
+    """Every stage from validate_data to walk_forward, for seed 0; `only` trades a single window."""
+    data = params.data
+    found = check(
+        bars,
+        calendar=data.calendar,
+        frequency=data.frequency,
+        adjustment=data.adjustment,
+        params=params.validate_data,
+    )
+    dataset = assemble(
+        clean(bars, found.quarantine),
+        companions,
+        params.build_features,
+        frequency=data.frequency,
+        calendar=data.calendar,
+        adjustment=data.adjustment,
+    )
+    look_back, seed = params.build_features.window, 0
+    signals, _ = fit_signals(
+        dataset, params.sl_signals, window=look_back, embargo=params.spans.embargo, seed=seed, device=CPU, **QUIET
+    )
+    versions = tuple(
+        fit_encoder_versions(
+            dataset,
+            params.pretrain_encoder,
+            window=look_back,
+            spans=params.spans,
+            walk_forward=params.walk_forward,
+            seed=seed,
+            device=CPU,
+            **QUIET,
+        )
+    )
+    worlds = [
+        World.build(
+            dataset, signals, version.embeddings, params.market, params.train_symbol_agents, params.train_master, CPU
+        )
+        for version in versions
+    ]
+    spans = split(dataset.bars, params.spans)
+    base = {"train_span": spans.train, "validation_span": spans.validation, "seed": seed, **QUIET}
+    symbols, _ = train_symbol_agents(worlds[0], **base)
+    master, _ = train_master(worlds[0], symbols, **base)
+    symbols, master, _ = fine_tune(
+        worlds[0], symbols, master, params=params.fine_tune, iterations=params.fine_tune.iterations, span=spans.train,
+        validation_span=spans.validation, seed=seed, label="fine-tune", **QUIET,
+    )  # fmt: skip
+    windows = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)
+    records = []
+    for window in windows if only is None else (windows[only],):
+        world = worlds[version_in_force(tuple(v.refit for v in versions), window.test.start).version]
+        tuned_symbols, tuned_master, _ = fine_tune(
+            world, symbols, master, params=params.fine_tune, iterations=params.walk_forward.tune_iterations,
+            span=window.tune, validation_span=None, seed=seed, label=f"window {window.index}: tune", **QUIET,
+        )  # fmt: skip
+        records.append(trade(world, tuned_symbols, tuned_master, window=window, seed=seed))
+    return Chain(found.quarantine, dataset, signals, versions, windows, tuple(records))

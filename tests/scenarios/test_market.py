@@ -1,0 +1,104 @@
+"""The trading market as an environment that any algorithm of the protocol trains on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkouts import small_checkout
+
+from marl_pipeline.algos import registry
+from marl_pipeline.data.windows import split
+from marl_pipeline.errors import UserError
+from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.pipeline import overlay
+from marl_pipeline.scenarios.registry import scenario
+
+SMALL = {
+    "qmix": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
+    "idqn": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
+    "ippo": {"envs": 4, "horizon": 8, "epochs": 1},
+    "mappo": {"envs": 4, "horizon": 8, "epochs": 1},
+}
+RUNS = [(name, algo) for name in ("market/portfolio", "market/accounts") for algo in SMALL]
+RUNS.remove(("market/accounts", "mappo"))  # accounts have no global state for a central critic
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout on the smoke profile: four symbols, 400 bars, episodes of 24 steps."""
+    folder = small_checkout(tmp_path_factory.mktemp("checkout"))
+    overlay.write(folder, overlay.merge(folder, "smoke"))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "algo"), RUNS)
+def test_symbols_and_master_learn_together(root: Path, name: str, algo: str) -> None:
+    made = scenario(root, name, {}, "cpu")
+    chosen = registry.choose(algo, name, SMALL[algo])
+    environment = made.training(chosen.envs, 0)
+    groups = {"symbols": 4, "master": 1} if name == "market/portfolio" else {"symbols": 4}
+    assert {group: spec.agents for group, spec in environment.groups.items()} == groups
+    learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=400)
+    before = {key: value.clone() for key, value in learner.policy.module.state_dict().items()}
+    steps = 0
+    while steps < 128:
+        steps += learner.advance().steps
+    after = learner.policy.module.state_dict()
+    for group in groups:
+        moved = [key for key in before if key.startswith(group) and not torch.equal(before[key], after[key])]
+        assert moved, f"{group} learned nothing"
+    returns = greedy_returns(made.test(6, 0), learner.policy)
+    assert returns.shape == (6,)
+    assert bool(torch.isfinite(returns).all())
+
+
+def test_runs_are_tested_on_bars_that_they_do_not_learn_from(root: Path) -> None:
+    made = scenario(root, "market/portfolio", {"episode": 30}, "cpu")
+    training, test = made.training(2, 0), made.test(2, 0)
+    spans = split(training.market.bars, overlay_params(root).spans)
+    assert (training.span, test.span) == (spans.train, spans.validation)
+
+
+def test_the_rows_are_those_of_the_agents_bar_and_symbol(root: Path) -> None:
+    made = scenario(root, "market/portfolio", {}, "cpu")
+    environment = made.training(3, 1)
+    timestep = environment.reset()
+    symbols, master = (timestep.groups[group].observation for group in ("symbols", "master"))
+    rows = made.inputs("symbols", symbols)
+    assert rows.shape == (3, 4, made.inputs.width("symbols"))
+    assert made.inputs("master", master).shape == (3, 1, made.inputs.width("master"))
+    window = {field: torch.stack([value, value]) for field, value in symbols.items()}
+    assert torch.equal(made.inputs("symbols", window)[1], rows)
+    moved = {**symbols, "bar": symbols["bar"] + 1}
+    own = environment.groups["symbols"].observation["position"][0] + 6
+    assert torch.equal(made.inputs("symbols", moved)[..., -own:], rows[..., -own:])
+    assert not torch.equal(made.inputs("symbols", moved)[..., :-own], rows[..., :-own])
+
+
+def test_a_changed_market_is_another_run(root: Path) -> None:
+    facts = dict(scenario(root, "market/portfolio", {}, "cpu").facts)
+    assert facts == dict(scenario(root, "market/portfolio", {}, "cpu").facts)
+    other = dict(scenario(root, "market/portfolio", {"reward": "guide_v3_2"}, "cpu").facts)
+    assert facts["market"] != other["market"]
+    assert facts["data"] == other["data"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"episodes": 3}, "unknown parameter 'episodes'; did you mean 'episode'"),
+        ({"reward": "gross"}, "parameter 'reward'"),
+        ({"embeddings": True}, "run the stage pretrain_encoder first"),
+    ],
+)
+def test_mistakes_are_named(root: Path, options: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        scenario(root, "market/portfolio", options, "cpu")
+
+
+def overlay_params(root: Path):
+    from marl_pipeline.config import load_params
+
+    return load_params(root / "params.yaml")
