@@ -72,8 +72,8 @@ DECISION_COLUMNS: Mapping[str, str] = {
 
 `chosen` is the action of the policy and `executed` the one that the limits let through (numbers of `Action`);
 `directive` is the master's joint action that bound them (48, the full limits, where no master has decided), and
-`ordered` the one that the master chose at this bar, -1 where it did not decide. Orders of a bar fill in the next one, so
-that fills alone cannot show what was known when.
+`ordered` the one that the master chose at this bar, -1 where it did not decide. What is decided at a bar fills in the
+next one, so that fills alone cannot show what was known when.
 """
 
 TABLES: Mapping[str, Mapping[str, str]] = {

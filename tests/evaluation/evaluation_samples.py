@@ -116,4 +116,5 @@ def record_of(dataset: Dataset, window: Window, seed: int, weights: np.ndarray |
     }
     curve = Curve("tune", (1.0,), (0.5,))
     decisions = pd.DataFrame({name: [] for name in DECISION_COLUMNS})
-    return Record(window.index, seed, market().initial_cash, equity, positions, pd.DataFrame(trade), decisions, (curve,))
+    trades = pd.DataFrame(trade)
+    return Record(window.index, seed, market().initial_cash, equity, positions, trades, decisions, (curve,))
