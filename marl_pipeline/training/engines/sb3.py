@@ -28,15 +28,15 @@ from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.stable_baselines3 import StableBaselines3VecEnv
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.engines.outside import (
     Watch,
     on_policy_settings,
     one_thread,
-    require_discrete,
     require_plain,
+    require_spaces,
     row_features,
     training_environment,
     transfer,
@@ -81,7 +81,7 @@ def train(task: Task) -> Trained:
         if isinstance(task.settings, IDQNSettings):
             learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed), seed)
         else:
-            settings = on_policy_settings(task, "sb3")
+            settings = on_policy_settings(task, "sb3", (Discrete, MultiDiscrete))
             learner = _ppo(task, settings, _rows(task, settings.reward, seed), seed)
         return _learn(task, learner, saved)
 
@@ -182,7 +182,7 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     """Stable-Baselines3's words for the settings."""
     network = settings.network
     follow_every, follow_rate = target_clock(settings)
-    require_discrete(task, "sb3")
+    require_spaces(task, "sb3", (Discrete,))
     require_plain(settings.acceleration, "sb3")
     plain = {
         "network.memory": (network.memory, 0),
