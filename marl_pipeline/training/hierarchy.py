@@ -34,7 +34,10 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class World:
-    """One market, and what one encoder version and the classifiers say of it, on one device."""
+    """One market, and what one encoder version and the classifiers say of it, on one device.
+
+    Without a master a portfolio has no directives but the full limits.
+    """
 
     dataset: Dataset
     view: MarketView
@@ -43,17 +46,19 @@ class World:
     symbols_params: TrainSymbolAgentsParams
     master_params: TrainMasterParams
     device: torch.device
+    has_master: bool = True
 
     @classmethod
     def build(
         cls,
         dataset: Dataset,
-        signals: Signals,
-        embeddings: Embeddings,
+        signals: Signals | None,
+        embeddings: Embeddings | None,
         params: MarketParams,
         symbols_params: TrainSymbolAgentsParams,
         master_params: TrainMasterParams,
         device: torch.device,
+        has_master: bool = True,
     ) -> World:
         return cls(
             dataset=dataset,
@@ -63,6 +68,7 @@ class World:
             symbols_params=symbols_params,
             master_params=master_params,
             device=device,
+            has_master=has_master,
         )
 
     def environment(
@@ -80,7 +86,7 @@ class World:
         return TradingEnv(
             self.market,
             self.params,
-            self.master_params.directives,
+            self.master_params.directives if self.has_master or mode == "accounts" else None,
             mode=mode,
             num_envs=num_envs,
             span=span,
@@ -235,7 +241,7 @@ def train_master(
 def fine_tune(
     world: World,
     symbol_weights: Mapping[str, Tensor],
-    master_weights: Mapping[str, Tensor],
+    master_weights: Mapping[str, Tensor] | None,
     *,
     params: FineTuneParams,
     iterations: int,
@@ -245,29 +251,36 @@ def fine_tune(
     label: str,
     on_step: OnStep,
     checkpoint: Checkpointer,
-) -> tuple[Weights, Weights, dict[str, Any]]:
-    """Both tiers together on a shared portfolio, the symbol heads at their low learning rate.
+) -> tuple[Weights, Weights | None, dict[str, Any]]:
+    """Both tiers together on a shared portfolio, the symbol heads at their low learning rate; without
+    `master_weights` the symbol agents alone.
 
     Without a `validation_span` (tuning inside a walk-forward window, where what follows is held out) the last
     weights are kept.
     """
-    agents, master = world.symbol_agents(seed), world.master_agent(seed)
+    agents = world.symbol_agents(seed)
     agents.module.load_state_dict(dict(symbol_weights))
-    master.module.load_state_dict(dict(master_weights))
-    hierarchy = Hierarchy(agents, master)
+    learners: dict[str, PPO] = {
+        "symbols": PPO(agents, world.symbols_params.ppo, learning_rate=params.symbol_learning_rate)
+    }
+    modules: dict[str, torch.nn.Module] = {"symbols": agents.module}
+    controller: Controller = Alone(agents)
+    if master_weights is not None:
+        master = world.master_agent(seed)
+        master.module.load_state_dict(dict(master_weights))
+        learners["master"] = MAPPO(
+            master,
+            world.master_params.ppo,
+            norm=master.module.value_norm,
+            learning_rate=params.master_learning_rate,
+        )
+        modules["master"] = master.module
+        controller = Hierarchy(agents, master)
     trained = _train_in_portfolio(
         world,
-        hierarchy,
-        {
-            "symbols": PPO(agents, world.symbols_params.ppo, learning_rate=params.symbol_learning_rate),
-            "master": MAPPO(
-                master,
-                world.master_params.ppo,
-                norm=master.module.value_norm,
-                learning_rate=params.master_learning_rate,
-            ),
-        },
-        {"symbols": agents.module, "master": master.module},
+        controller,
+        learners,
+        modules,
         train_span=span,
         validation_span=validation_span,
         iterations=iterations,
@@ -278,12 +291,12 @@ def fine_tune(
         checkpoint=checkpoint,
     )
     metadata = {**_outcome(trained), "curves": trained.curves.as_records()}
-    return _weights(agents.module), _weights(master.module), metadata
+    return _weights(agents.module), _weights(modules["master"]) if "master" in modules else None, metadata
 
 
 def _train_in_portfolio(
     world: World,
-    hierarchy: Hierarchy,
+    controller: Controller,
     learners: Mapping[str, PPO],
     modules: Mapping[str, torch.nn.Module],
     *,
@@ -311,13 +324,13 @@ def _train_in_portfolio(
     )
     scale = world.params.reward_scale
     return train(
-        collector=Collector(environment, hierarchy, stream(seed, f"{label} actions", world.device)),
+        collector=Collector(environment, controller, stream(seed, f"{label} actions", world.device)),
         learners=learners,
         modules=modules,
         horizon=ppo.horizon,
         iterations=iterations,
         generator=stream(seed, f"{label} minibatches"),
-        evaluate=(lambda: net_log_growth(validation, hierarchy, scale)) if validation else None,
+        evaluate=(lambda: net_log_growth(validation, controller, scale)) if validation else None,
         evaluate_every=evaluate_every,
         label=label,
         on_step=on_step,
