@@ -7,6 +7,7 @@ value out of range, is one line that names it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -476,8 +477,14 @@ STRATEGIES: Mapping[str, type[Section]] = {
 }
 """By kind."""
 
-StrategyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=40)]
-"""Part of file names and of names of stages."""
+
+def _is_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", value):
+        raise ValueError("a strategy's name is part of file names: up to 40 letters, digits and _, a letter first")
+    return value
+
+
+StrategyName = Annotated[str, AfterValidator(_is_name)]
 
 
 class Params(Section):
@@ -576,7 +583,7 @@ def explain(error: ValidationError, model: type[Section]) -> str:
     if loc[:1] == ("strategies",) and len(loc) > 3:  # a strategy is of one of several kinds, and the kind is in `loc`
         known = (loc[3:], STRATEGIES[str(loc[2])])
         loc = (*loc[:2], *loc[3:])
-    where = ".".join(str(part) for part in loc)
+    where = ".".join(str(part) for part in loc if part != "[key]")
     match first["type"]:
         case "extra_forbidden":
             text = f"unknown parameter '{where}'{_suggest(*known)}"

@@ -1,4 +1,4 @@
-"""Trades one held-out window with one policy, and records every bar, position and fill."""
+"""Plays one held-out window and records every bar, position, fill and decision."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from marl_pipeline.agents.hierarchy import Alone, Hierarchy
-from marl_pipeline.algos.common.rollout import Controller
 from marl_pipeline.data.dataset import IntArray, Panel, TimeArray
-from marl_pipeline.data.windows import Window
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.evaluation.records import MODES, Curve, Record
-from marl_pipeline.training.hierarchy import World
 
 LIQUIDATION = "LIQUIDATION"
 FORCED_CLOSE = "FORCED_CLOSE"
@@ -30,46 +26,16 @@ Act = Callable[[Timestep], Mapping[str, Tensor]]
 """One action per agent, [1, A] by group, for what is observed now."""
 
 
-def trade(
-    world: World,
-    symbol_weights: Mapping[str, Tensor],
-    master_weights: Mapping[str, Tensor] | None,
-    *,
-    window: Window,
-    seed: int,
-    tuning: Sequence[Mapping[str, Any]] = (),
-) -> Record:
-    """The hierarchy trades the test part of `window`; every tier takes its most probable action.
-
-    Without `master_weights` the symbol agents trade under the full limits.
-    """
-    agents = world.symbol_agents(seed)
-    agents.module.load_state_dict(dict(symbol_weights))
-    controller: Controller = Alone(agents)
-    if master_weights is not None:
-        master = world.master_agent(seed)
-        master.module.load_state_dict(dict(master_weights))
-        controller = Hierarchy(agents, master, explore_symbols=False)
-
-    def act(timestep: Timestep) -> dict[str, Tensor]:
-        return {name: decision.action for name, decision in controller.decide(timestep, None).items()}
-
-    environment = world.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)
-    return record_window(
-        environment, act, world.dataset.panel, trading=environment, window=window.index, seed=seed, tuning=tuning
-    )
-
-
 @torch.no_grad()
 def record_window(
-    environment: Environment,
+    environment: TradingEnv,
     act: Act,
     panel: Panel,
     *,
-    trading: TradingEnv,
     window: int,
     seed: int,
     tuning: Sequence[Mapping[str, Any]] = (),
+    view: Environment | None = None,
 ) -> Record:
     """Plays the whole span of a portfolio, E = 1, and records every bar, position, fill and decision.
 
@@ -78,26 +44,27 @@ def record_window(
     Args:
         act: called once for each bar but the last.
         panel: gives the symbols' names and the bars' times.
-        trading: the simulator itself: `environment`, or what lies below it.
         tuning: curves of the tuning before the window, as `Curve.as_json` gives them.
+        view: what `act` sees and steps, where that is a view of `environment`.
     """
-    timestep = environment.reset()
+    played = environment if view is None else view
+    timestep = played.reset()
     rows: Tables = {}
-    _note(rows, _standing(trading))
+    _note(rows, _standing(environment))
     while not bool(timestep.done.all()):
         actions = act(timestep)
         ordered = _ordered(timestep, actions)
-        timestep = environment.step(actions)
-        _note(rows, _standing(trading) | _flows(trading, timestep.info) | {"ordered": ordered})
+        timestep = played.step(actions)
+        _note(rows, _standing(environment) | _flows(environment, timestep.info) | {"ordered": ordered})
     columns = {name: np.stack(values) for name, values in rows.items()}
     return Record(
         window=window,
         seed=seed,
-        initial_cash=trading.params.initial_cash,
-        equity=_equity(trading, panel, columns),
+        initial_cash=environment.params.initial_cash,
+        equity=_equity(environment, panel, columns),
         positions=_positions(panel, columns),
         trades=_trades(panel, columns),
-        decisions=_decisions(trading, panel, columns),
+        decisions=_decisions(environment, panel, columns),
         tuning=[Curve.from_json(curve) for curve in tuning],
     )
 

@@ -125,8 +125,8 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     if not strategies:
         return Group(head, reasons, gates, figures)
     edges = Table(title=f"Edges in Sharpe ratio, with their {level(summary)} intervals", title_justify="left")
-    for column in ("strategy", "over equal weight", f"over {summary['primary']}", "Sharpe of the seeds"):
-        edges.add_column(column, justify="left" if column == "strategy" else "right", no_wrap=True)
+    for column in ("strategy", "over equal weight", f"over {summary['primary']}", "seeds from"):
+        edges.add_column(column, justify="left" if column == "strategy" else "right")
     for row in edge_rows(summary):
         edges.add_row(*row)
     return Group(head, reasons, gates, figures, edges)

@@ -3,12 +3,19 @@ bars before every window. With `master: none` the symbol agents share one portfo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from marl_pipeline.agents.hierarchy import Alone, Hierarchy
+from marl_pipeline.algos.common.rollout import Controller
 from marl_pipeline.config import S, TrainMasterParams, overridden
 from marl_pipeline.data.windows import Window, split, version_in_force
+from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.evaluation.records import Record
-from marl_pipeline.evaluation.walk_forward import trade as trade_hierarchy
+from marl_pipeline.evaluation.walk_forward import record_window
 from marl_pipeline.store.models import load_embeddings, load_refits, load_signals
 from marl_pipeline.store.paths import ENCODER, SIGNALS
 from marl_pipeline.store.policies import load_weights
@@ -41,7 +48,35 @@ def trade(work: Work, policy: Path, window: Window) -> Record:
         on_step=work.on_step,
         checkpoint=work.checkpoint,
     )
-    return trade_hierarchy(world, symbols, master, window=window, seed=work.seed, tuning=tuning["curves"])
+    return trade_window(world, symbols, master, window=window, seed=work.seed, tuning=tuning["curves"])
+
+
+def trade_window(
+    world: World,
+    symbol_weights: Mapping[str, Tensor],
+    master_weights: Mapping[str, Tensor] | None,
+    *,
+    window: Window,
+    seed: int,
+    tuning: Sequence[Mapping[str, Any]] = (),
+) -> Record:
+    """The hierarchy trades the test part of `window`; every tier takes its most probable action.
+
+    Without `master_weights` the symbol agents trade under the full limits.
+    """
+    agents = world.symbol_agents(seed)
+    agents.module.load_state_dict(dict(symbol_weights))
+    controller: Controller = Alone(agents)
+    if master_weights is not None:
+        master = world.master_agent(seed)
+        master.module.load_state_dict(dict(master_weights))
+        controller = Hierarchy(agents, master, explore_symbols=False)
+
+    def act(timestep: Timestep) -> dict[str, Tensor]:
+        return {name: decision.action for name, decision in controller.decide(timestep, None).items()}
+
+    environment = world.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)
+    return record_window(environment, act, world.dataset.panel, window=window.index, seed=seed, tuning=tuning)
 
 
 def _symbol_agents(work: Work) -> Learned:

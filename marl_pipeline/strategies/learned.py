@@ -69,8 +69,8 @@ def trade(work: Work, policy: Path, window: Window) -> Record:
     venue = Venue.of(work, version_in_force(load_refits(work.root / ENCODER), window.test.start).version)
     task = task_of(work, venue, window.test, None)
     decide = Deciding(load_policy(task, load_weights(policy, NETWORK)))
-    environment, trading = venue.portfolio(window.test)
-    return record_window(environment, decide, work.dataset.panel, trading=trading, window=window.index, seed=work.seed)
+    view, environment = venue.portfolio(window.test)
+    return record_window(environment, decide, work.dataset.panel, window=window.index, seed=work.seed, view=view)
 
 
 def task_of(work: Work, venue: Venue, span: Span, selection: Selection | None) -> Task:

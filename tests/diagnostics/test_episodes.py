@@ -31,8 +31,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = prepared(tmp_path_factory.mktemp("checkout"))
     world = load_world(StageContext(PARAMS, root=root), load_dataset(root / DATASET))
     symbols, master = world.symbol_agents(1).module.state_dict(), world.master_agent(1).module.state_dict()
-    save_policy(root / "models/rl/hierarchy/seed_2", {"symbols": symbols, "master": master}, {})
-    save_policy(root / "models/rl/symbol_agents/seed_2", {"symbols": symbols}, {})
+    save_policy(root / "models/rl/policies/hierarchy/seed_2", {"symbols": symbols, "master": master}, {})
+    save_policy(root / "models/rl/symbol_agents/hierarchy/seed_2", {"symbols": symbols}, {})
     return root
 
 
@@ -41,7 +41,7 @@ def played(policy: str, **changes: Any) -> Played:
     return Played(policy=policy, **settings)
 
 
-@pytest.mark.parametrize("policy", ["random", "models/rl/hierarchy", "models/rl/hierarchy/seed_2"])
+@pytest.mark.parametrize("policy", ["random", "models/rl/policies/hierarchy", "models/rl/policies/hierarchy/seed_2"])
 def test_episodes_are_recorded_where_they_were_asked_for(root: Path, tmp_path: Path, policy: str) -> None:
     found = record(root, PARAMS, tmp_path / "a.parquet", played(policy))
     assert load_episodes(tmp_path / "a.parquet").about == found.about
@@ -59,7 +59,7 @@ def test_episodes_are_recorded_where_they_were_asked_for(root: Path, tmp_path: P
 
 
 def test_trained_agents_act_by_their_mode_on_accounts_of_their_own(root: Path, tmp_path: Path) -> None:
-    asked = played("models/rl/symbol_agents", mode="accounts", steps=None, span="train", episodes=2)
+    asked = played("models/rl/symbol_agents/hierarchy", mode="accounts", steps=None, span="train", episodes=2)
     found = record(root, PARAMS, tmp_path / "a.parquet", asked)
     table = found.table.pivot(index=["step", "symbol"], columns="episode", values="equity")
     assert np.array_equal(table[0], table[1])  # the same span, the same mode of the same policy
@@ -80,13 +80,16 @@ def test_mistakes_are_told_in_one_line(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     for asked, words in (
         (played("models/rl/nope"), "neither one of random, hold, buy_and_hold nor a folder"),
-        (played("models/rl/hierarchy", seed=0), r"or with seed_0/symbols\.safetensors"),
-        (played("models/rl/symbol_agents"), "holds no master, which a portfolio needs; record with --mode accounts"),
+        (played("models/rl/policies/hierarchy", seed=0), r"or with seed_0/symbols\.safetensors"),
+        (
+            played("models/rl/symbol_agents/hierarchy"),
+            "holds no master, which a portfolio needs; record with --mode accounts",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             record(root, PARAMS, out, asked)
     with pytest.raises(UserError, match="the weights of symbols do not fit this data set") as told:
-        record(root, smoke_params("train_symbol_agents.hidden=[8]"), out, played("models/rl/hierarchy"))
+        record(root, smoke_params("train_symbol_agents.hidden=[8]"), out, played("models/rl/policies/hierarchy"))
     assert "\n" not in str(told.value)
     bare = tmp_path / "bare"
     save_policy(bare / "weights", {"symbols": {}}, {})

@@ -16,9 +16,9 @@ from marl_pipeline.data.quality import check, clean
 from marl_pipeline.data.windows import Window, split, version_in_force, walk_forward_windows
 from marl_pipeline.encoders.pretrain import EncoderVersion, fit_encoder_versions
 from marl_pipeline.evaluation.records import Record
-from marl_pipeline.evaluation.walk_forward import trade
 from marl_pipeline.progress import silent
 from marl_pipeline.signals.fit import fit_signals
+from marl_pipeline.strategies.hierarchy import trade_window
 from marl_pipeline.training.hierarchy import World, fine_tune, train_master, train_symbol_agents
 
 CPU = torch.device("cpu")
@@ -91,5 +91,5 @@ def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: 
             world, symbols, master, params=params.fine_tune, iterations=params.walk_forward.tune_iterations,
             span=window.tune, validation_span=None, seed=seed, label=f"window {window.index}: tune", **QUIET,
         )  # fmt: skip
-        records.append(trade(world, tuned_symbols, tuned_master, window=window, seed=seed))
+        records.append(trade_window(world, tuned_symbols, tuned_master, window=window, seed=seed))
     return Chain(found.quarantine, dataset, signals, versions, windows, tuple(records))

@@ -53,8 +53,7 @@ class Scripted:
 def test_every_decision_is_recorded_at_the_bar_it_was_taken(with_master: bool) -> None:
     directives = load_params().train_master.directives if with_master else None
     script = Scripted()
-    trading = environment(directives)
-    record = record_window(trading, script, PANEL, trading=trading, window=0, seed=0)
+    record = record_window(environment(directives), script, PANEL, window=0, seed=0)
     table = record.decisions
     assert script.bars == list(range(SPAN.start, SPAN.stop - 1))
     assert table["bar"].tolist() == [bar for bar in script.bars for _ in PANEL.symbols]
