@@ -1,4 +1,4 @@
-"""The losses of PPO and MAPPO by known answers: small numbers worked out by hand, and which way each gradient points."""
+"""The losses of PPO and MAPPO by known answers: small numbers by hand, and which way each gradient points."""
 
 from __future__ import annotations
 

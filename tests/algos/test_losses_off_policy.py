@@ -43,7 +43,7 @@ class Still:
 
 
 PAIR = {"pair": GroupSpec(2, {"x": (1,)}, Discrete(3))}
-NETWORK = {"hidden": [4], "memory": 0, "duelling": False, "layer_norm": False, "share": True, "agent_ids": False}
+NETWORK = {"hidden": [4], "memory": 0, "duelling": False, "layer_norm": False, "share_parameters": True, "agent_ids": False}
 
 
 class Table(nn.Module):
@@ -67,7 +67,7 @@ def seen(*leading: int, mask: list | None = None, acts: list | None = None) -> S
 
 def idqn(**changes: object) -> IDQN:
     env = Still(PAIR)
-    small = {"network": NETWORK, "reward_scale": 1.0, "priorities": None, "capacity": 100, "learn_from": 10}
+    small = {"network": NETWORK, "reward_scale": 1.0, "priorities": None, "buffer_size": 100, "learning_starts": 10}
     made = IDQN(env, DenseInputs(env.groups), preset(IDQNSettings, "idqn", small | changes), seed=0, timesteps=100)
     made._networks["pair"] = Table([[1.0, 5.0, 9.0], [3.0, 2.0, 7.0]])
     made._target["pair"] = Table([[10.0, 20.0, 90.0], [40.0, 30.0, 70.0]])
@@ -143,7 +143,7 @@ def test_the_loss_of_dqn_is_hubers_weighted_by_importance_over_the_decisions(mon
 
 SMALL_QMIX = {
     "network": NETWORK, "mixer": {"kind": "sum", "width": 1, "hyper": 1}, "reward_scale": 1.0, "gamma": 0.5,
-    "window": 2, "burn_in": 0, "targets": "n_step", "n_step": 1, "capacity": 100, "learn_from": 10,
+    "window": 2, "burn_in": 0, "targets": "n_step", "n_step": 1, "buffer_size": 100, "learning_starts": 10,
 }  # fmt: skip
 VALUES = [[[1.0, 2.0, 9.0], [3.0, 1.0, 9.0]]]
 OLD_VALUES = [[[10.0, 4.0, 90.0], [6.0, 8.0, 90.0]]]
@@ -262,8 +262,8 @@ def maddpg(**changes: object) -> MADDPG:
     """Critics Q_i = 10 + 2 a_0 + 1 a_1 and their twins 4 below it (in the target 2 above, twins 6), actors at 0."""
     env = Still(DRIVERS)
     small = {
-        "hidden": [1], "share": True, "critics": 2, "critic_sees": "observations", "raw_penalty": 0.0,
-        "reward_scale": 1.0, "capacity": 100, "learn_from": 10, "random_actions": constant(0.0),
+        "hidden": [1], "share_parameters": True, "critics": 2, "critic_sees": "observations", "raw_penalty": 0.0,
+        "reward_scale": 1.0, "buffer_size": 100, "learning_starts": 10, "exploration": constant(0.0),
     }  # fmt: skip
     made = MADDPG(env, DenseInputs(env.groups), preset(MADDPGSettings, "maddpg", small | changes), seed=0,
                   timesteps=100)  # fmt: skip
@@ -323,7 +323,7 @@ def test_the_critics_loss_is_the_mean_square_of_each_twin_s_error():
 
 def test_the_actors_climb_their_own_value_by_their_own_action_alone():
     """Actor 0 at tanh(0) = 0 beside -1: Q = 10 + 0 - 1; actor 1 beside 0.5: Q = 10 + 1 + 0; dQ/da = 2 and 1."""
-    of = maddpg(share=False)
+    of = maddpg(share_parameters=False)
     both = {"driver": torch.ones(1, 2, dtype=torch.bool)}
     loss = of.actor_loss(view(), codes(0.5, -1.0), both, codes(0.0, 0.0))
     assert float(loss.detach()) == pytest.approx(-(9.0 + 11.0) / 2)
@@ -333,8 +333,8 @@ def test_the_actors_climb_their_own_value_by_their_own_action_alone():
 
 
 def test_saturated_actors_are_drawn_back():
-    """Raw outputs of 2 and -2 cost 0.1 x 4 each; the slope of the penalty is 0.1 x 2 x 2, of the value (1 - tanh^2) w."""
-    of = maddpg(share=False, raw_penalty=0.1)
+    """Raw outputs of +-2 cost 0.1 x 4 each; the slope of the penalty is 0.1 x 2 x 2, of the value (1 - tanh^2) w."""
+    of = maddpg(share_parameters=False, raw_penalty=0.1)
     with torch.no_grad():
         of.policy.module["driver"].biases[-1].copy_(torch.tensor([2.0, -2.0]).reshape(1, 2, 1, 1))
     both = {"driver": torch.ones(1, 2, dtype=torch.bool)}
