@@ -59,7 +59,7 @@ def test_the_value_of_who_has_left_is_learned(name: str, critic: str | None) -> 
         "network": {"normalise_inputs": False},
     }
     environment = Leaving(16)
-    settings = registry.choose(name, "leaving", changes).settings
+    settings = registry.choose(name, changes).settings
     inputs = DenseInputs(environment.groups)
     learner = registry.build(name, environment, inputs, settings, seed=0, timesteps=16 * 5 * 200)
     assert isinstance(learner, OnPolicy)
