@@ -94,7 +94,7 @@ def scenario_of(
             num_envs=copies,
             span=span,
             episode=min(options.episode, len(span) // 2),
-            gamma=params.train_symbol_agents.ppo.gamma,
+            gamma=params.train_symbol_agents.gamma,
             benchmark=dataset.benchmark,
             seed=stream_seed(seed, "environment"),
         )
@@ -117,7 +117,7 @@ def scenario_of(
 
 def _options(name: str, params: Params, given: Mapping[str, Any]) -> MarketOptions:
     values = {
-        "episode": params.train_symbol_agents.ppo.episode,
+        "episode": params.train_symbol_agents.episode,
         "reward": params.market.reward,
         "signals": False,
         "embeddings": False,
