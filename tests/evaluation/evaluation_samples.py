@@ -13,7 +13,7 @@ from marl_pipeline.config import MarketParams, Params, load_params
 from marl_pipeline.data.dataset import Dataset, Panel, Signals
 from marl_pipeline.data.windows import Window, walk_forward_windows
 from marl_pipeline.evaluation.baselines import Prices, simulate
-from marl_pipeline.evaluation.records import EQUITY_COLUMNS, TRADE_COLUMNS, Curve, Record
+from marl_pipeline.evaluation.records import DECISION_COLUMNS, EQUITY_COLUMNS, TRADE_COLUMNS, Curve, Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,4 +115,6 @@ def record_of(dataset: Dataset, window: Window, seed: int, weights: np.ndarray |
         "action": ["BUY_SMALL"],
     }
     curve = Curve("tune", (1.0,), (0.5,))
-    return Record(window.index, seed, market().initial_cash, equity, positions, pd.DataFrame(trade), (curve,))
+    decisions = pd.DataFrame({name: [] for name in DECISION_COLUMNS})
+    trades = pd.DataFrame(trade)
+    return Record(window.index, seed, market().initial_cash, equity, positions, trades, decisions, (curve,))

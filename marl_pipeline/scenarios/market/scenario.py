@@ -1,4 +1,5 @@
-"""The trading market of params.yaml as an environment of `marl train`: `market/portfolio` and `market/accounts`.
+"""The trading market of params.yaml as an environment of `marl train`: `market/portfolio` (symbols and a master on one
+book), `market/accounts` (every symbol for itself) and `market/single` (one agent over the whole portfolio).
 
 Runs learn on the train span and are tested on the validation span; the held-out end is never played.
 """
@@ -9,12 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 
-from marl_pipeline.agents.market_inputs import MarketInputs
+from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.view import MarketView
 from marl_pipeline.config import Count, Params, Section, explain, load_params
 from marl_pipeline.data.assemble import assemble
@@ -22,8 +23,10 @@ from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.sources import synthetic_from
 from marl_pipeline.data.windows import Span, split
+from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.errors import UserError
 from marl_pipeline.scenarios.scenario import Scenario
 from marl_pipeline.seeding import stream_seed
@@ -31,7 +34,7 @@ from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.models import load_embeddings, load_signals
 from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
 
-MODES = ("portfolio", "accounts")
+MODES = ("portfolio", "accounts", "single")
 
 
 class MarketOptions(Section):
@@ -85,25 +88,27 @@ def scenario_of(
     )
     spans = split(dataset.bars, params.spans)
 
-    def make(span: Span, copies: int, seed: int) -> TradingEnv:
-        return TradingEnv(
+    def make(span: Span, num_envs: int, seed: int) -> Environment:
+        environment = TradingEnv(
             market,
             rules,
             params.train_master.directives if mode == "portfolio" else None,
-            mode=cast("Literal['portfolio', 'accounts']", mode),
-            num_envs=copies,
+            mode="accounts" if mode == "accounts" else "portfolio",
+            num_envs=num_envs,
             span=span,
             episode=min(options.episode, len(span) // 2),
             gamma=params.train_symbol_agents.ppo.gamma,
             benchmark=dataset.benchmark,
             seed=stream_seed(seed, "environment"),
         )
+        return JoinedAgents(environment) if mode == "single" else environment
 
     train = Span(max(spans.train.start, view.start), spans.train.stop)
+    inputs = JoinedMarketInputs if mode == "single" else MarketInputs
     return Scenario(
-        training=lambda copies, seed: make(train, copies, seed),
-        test=lambda copies, seed: make(spans.validation, copies, seed),
-        inputs=MarketInputs(view, make(train, 1, 0).groups),
+        training=lambda num_envs, seed: make(train, num_envs, seed),
+        test=lambda num_envs, seed: make(spans.validation, num_envs, seed),
+        inputs=inputs(view, make(train, 1, 0).groups),
         facts={
             "source": source,
             "data": _digest(dataset),
