@@ -55,6 +55,9 @@ class JoinedMarketInputs:
     def width(self, group: str) -> int:
         return self._width
 
+    def of(self, groups: Mapping[str, GroupSpec]) -> JoinedMarketInputs:
+        return JoinedMarketInputs(self._view, groups)
+
     def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor:
         bars = observation["bar"] - self._view.start
         rows = self._view.symbol_rows[bars, observation["symbol"]]

@@ -29,7 +29,7 @@ from marl_pipeline.data.regime import calmness, liquidity
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.envs.staged import StagedEnvironment
-from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import OnStep
