@@ -27,12 +27,19 @@ from marl_pipeline.scenarios.registry import scenario
 
 ENV = "mpe/simple_spread"
 WARM_UP = 20_000
-"""Environment steps before the clock starts: replays are filled beyond `learn_from`, kernels are loaded."""
+"""Environment steps before the clock starts: replays are filled beyond `learning_starts`, kernels are loaded."""
 
 AGENTS = (3, 9, 27, 81, 143)
 UPDATE_SETTINGS: dict[str, dict[str, Any]] = {
     "mappo": {"envs": 16, "horizon": 25, "epochs": 1, "minibatches": 1},
-    "qmix": {"envs": 16, "collect": 1, "updates": 1, "batch": 32, "capacity": 4096, "learn_from": 256},
+    "qmix": {
+        "envs": 16,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "batch": 32,
+        "buffer_size": 4096,
+        "learning_starts": 256,
+    },
 }
 """A turn is then one update: of 400 steps for MAPPO, of 32 windows for QMIX after one step in every copy."""
 
@@ -204,8 +211,8 @@ def peer_settings(algo: str) -> dict[str, Any]:
         frames = envs * given["horizon"]
         batch, updates, memory = frames // given["minibatches"], given["epochs"], 1
     else:
-        frames = envs * given["collect"]
-        batch, updates, memory = given["batch"] * given["window"], given["updates"], given["capacity"]
+        frames = envs * given["train_freq"]
+        batch, updates, memory = given["batch"] * given["window"], given["gradient_steps"], given["buffer_size"]
     hidden = given["network"]["hidden"]
     return {"envs": envs, "frames": frames, "updates": updates, "batch": batch, "memory": memory, "hidden": hidden}
 

@@ -20,7 +20,7 @@ from marl_pipeline.diagnostics.play import Policy, PolicyName, policy_of
 from marl_pipeline.diagnostics.recorder import record_episodes
 from marl_pipeline.diagnostics.simulator import Simulator, simulator
 from marl_pipeline.envs.protocol import Timestep
-from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext

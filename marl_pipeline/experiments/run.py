@@ -172,10 +172,11 @@ def _will_learn(job: Job) -> None:
     """Raises:
     UserError: the run ends before it has learned anything.
     """
-    begins = job.settings.get("learn_from", 0)
+    begins = job.settings.get("learning_starts", 0)
     if job.timesteps < begins:
         raise UserError(
-            f"{job.algo}: {job.timesteps} timesteps end before learning (learn_from {begins}): train longer or lower it"
+            f"{job.algo}: {job.timesteps} timesteps end before learning (learning_starts {begins}): train longer or "
+            "lower it"
         )
 
 

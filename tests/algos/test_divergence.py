@@ -12,7 +12,7 @@ from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError
 from tests.algos.off_policy_runs import constant, turns
 
-OFF_POLICY = {"collect": 25, "updates": 2, "batch": 16, "capacity": 1000, "learn_from": 100}
+OFF_POLICY = {"train_freq": 25, "gradient_steps": 2, "batch": 16, "buffer_size": 1000, "learning_starts": 100}
 FAST = constant(1e30)
 CHANGES: dict[str, dict[str, Any]] = {
     "mappo": {"horizon": 25, "learning_rate": FAST},

@@ -25,7 +25,7 @@ def played(leaves_at: int) -> Replay:
     """One episode and the first row of the next."""
     environment = Leaving(1)
     step = environment.reset()
-    replay = Replay(environment, step, capacity=50)
+    replay = Replay(environment, step, buffer_size=50)
     for t in range(EPISODE):
         actions = {"pair": torch.tensor([[STAY, LEAVE if t == leaves_at else STAY]])}
         after = environment.step(actions)

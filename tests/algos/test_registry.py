@@ -32,15 +32,15 @@ def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     preset = registry.preset("qmix")
-    preset["environments"] = {"here": {"envs": 5, "gamma": 0.5, "epsilon": {"end": 0.01}}}
+    preset["environments"] = {"here": {"envs": 5, "gamma": 0.5, "exploration": {"end": 0.01}}}
     monkeypatch.setattr(registry, "preset", lambda name: preset)
     elsewhere = registry.choose("qmix", "elsewhere", {})
     here = registry.choose("qmix", "here", {"gamma": 0.7})
     assert elsewhere.envs == preset["envs"]
     assert here.envs == 5
     assert here.settings.gamma == 0.7
-    assert here.settings.epsilon.end == 0.01
-    assert here.settings.epsilon.start == elsewhere.settings.epsilon.start
+    assert here.settings.exploration.end == 0.01
+    assert here.settings.exploration.start == elsewhere.settings.exploration.start
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,20 @@ def test_schedules_may_be_written_as_they_are_told(
         ("qmx", {}, "algorithm 'qmx' is not known; did you mean 'qmix'"),
         ("chess", {}, "known: ppo, ippo"),
         ("qmix", {"gama": 0.9}, "settings of qmix: unknown parameter 'gama'; did you mean 'gamma'"),
-        ("qmix", {"epsilon": {"strt": 1.0}}, "'epsilon.strt'; did you mean 'start'"),
+        ("qmix", {"exploration": {"strt": 1.0}}, "'exploration.strt'; did you mean 'start'"),
         ("qmix", {"gamma": 2.0}, "settings of qmix: parameter 'gamma'"),
         ("qmix", {"envs": 0}, "'envs' must be a whole number of copies"),
         ("qmix", {"envs": True}, "'envs' must be a whole number of copies"),
         ("qmix", {"burn_in": 5, "window": 5}, "burn_in 5 leaves nothing of a window of 5 steps"),
         ("qmix", {"burn_in": 1, "network": {"memory": 0}}, "nothing to warm up"),
         ("ppo", {"learning_rate": "linear 3 to"}, "write a number, or such as 'linear 0.01 to 0 over 50%'"),
-        ("qmix", {"learn_from": 300_000}, "learn_from 300000 is more than a capacity of 200000 ever holds"),
+        (
+            "qmix",
+            {"learning_starts": 300_000},
+            "learning_starts 300000 is more than a buffer_size of 200000 ever holds",
+        ),
         ("qmix", {"burn_in": -2}, "parameter 'burn_in'"),
-        ("idqn", {"epsilon": {"start": 3.0}}, "parameter 'epsilon.start'"),
+        ("idqn", {"exploration": {"start": 3.0}}, "parameter 'exploration.start'"),
         ("idqn", {"descent": {"learning_rate": {"end": -1e-3}}}, "parameter 'descent.learning_rate.end'"),
         ("ppo", {"network": {"hidden": [0]}}, "parameter 'network.hidden"),
         ("mappo", {"num_envs": 3}, "unknown parameter 'num_envs'"),

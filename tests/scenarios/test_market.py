@@ -22,8 +22,8 @@ from marl_pipeline.progress import silent
 from marl_pipeline.scenarios.registry import scenario
 
 SMALL = {
-    "qmix": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
-    "idqn": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
+    "qmix": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
+    "idqn": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
     "ippo": {"envs": 4, "horizon": 8, "epochs": 1},
     "mappo": {"envs": 4, "horizon": 8, "epochs": 1},
 }

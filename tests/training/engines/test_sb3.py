@@ -33,7 +33,7 @@ def spread_task(steps: int, **fields: Any) -> Task:
 
 
 def dqn_task(steps: int) -> Task:
-    chosen = registry.choose("dqn", "mpe/simple_spread", {"learn_from": 40, "collect": 5, "updates": 2})
+    chosen = registry.choose("dqn", "mpe/simple_spread", {"learning_starts": 40, "train_freq": 5, "gradient_steps": 2})
     build = partial(registry.build, "dqn")
     return replace(spread_task(steps, num_envs=4), algorithm="dqn", settings=chosen.settings, build=build)
 
@@ -71,7 +71,7 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("collect", "updates", "every", "rate", "clock"),
+    ("train_freq", "gradient_steps", "every", "rate", "clock"),
     [
         (256, 128, 128, 1.0, (256, 1.0)),
         (4, 16, 4, 0.08, (1, 0.08)),
@@ -80,9 +80,9 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_the_target_follows_as_often_by_steps(
-    collect: int, updates: int, every: int, rate: float, clock: tuple[int, float]
+    train_freq: int, gradient_steps: int, every: int, rate: float, clock: tuple[int, float]
 ) -> None:
-    changes = {"collect": collect, "updates": updates, "target": {"every": every, "rate": rate}}
+    changes = {"train_freq": train_freq, "gradient_steps": gradient_steps, "target": {"every": every, "rate": rate}}
     chosen = registry.choose("dqn", "mpe/simple_spread", changes).settings
     assert isinstance(chosen, IDQNSettings)
     assert sb3.target_clock(chosen) == pytest.approx(clock)

@@ -112,7 +112,7 @@ def test_two_workers_descend_as_one_with_all_rows(together: Pair) -> None:
         torch.testing.assert_close(worker, expected, rtol=1e-5, atol=1e-6)
 
 
-REPLAY = {"batch": 16, "learn_from": 64, "capacity": 512}
+REPLAY = {"batch": 16, "learning_starts": 64, "buffer_size": 512}
 
 
 def share_of_off_policy(group: ProcessGroup, algorithm: str) -> Any:
