@@ -1,4 +1,4 @@
-"""Rules trade in the simulator: one window with all that it leaves on record, or many rules side by side as accounts."""
+"""Rules trade in the simulator: one window with its whole record, or many rules side by side as accounts."""
 
 from __future__ import annotations
 
