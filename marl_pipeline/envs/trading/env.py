@@ -21,7 +21,7 @@ from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.core.book import Book
-from marl_pipeline.envs.trading.core.game import Engine, Game, Outcome
+from marl_pipeline.envs.trading.core.game import Engine, Game, Outcome, View
 from marl_pipeline.envs.trading.core.limits import unpacked
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.core.observation import PORTFOLIO_FIELDS, POSITION_FIELDS
@@ -204,8 +204,11 @@ class TradingEnv:
             raise ValueError(
                 f"actions of 'master' must be [{self.num_envs}, {self._accounts}], found {tuple(master.shape)}"
             )
-        before, allowed = self.book, self._view.allowed
-        outcome, self._view = self._engine.step(before, self._view, chosen, master)
+        return self._follow(chosen, *self._engine.step(self.book, self._view, chosen, master))
+
+    def _follow(self, chosen: Tensor, outcome: Outcome, view: View) -> Timestep:
+        """Takes over what a step did, and pays for it."""
+        before, allowed, self._view = self.book, self._view.allowed, view
         self.book, self.ledger = outcome.book, outcome.ledger
         self.chosen, self.executed = chosen, outcome.executed
         ruined = ~self.book.alive.amax(-1)

@@ -24,12 +24,16 @@ class TensorEngine:
     game: Game
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
-        game = self.game
         executed = admitted(view.allowed, chosen)
+        active = (book.bar < book.end).unsqueeze(-1)
+        return self.carry_out(book, view, _orders(self.game, book, view, executed, active), master)
+
+    def carry_out(self, book: Book, view: View, orders: Orders, master: Tensor | None) -> tuple[Outcome, View]:
+        """Fills `orders`, whoever gave them, at the next bar, marks and judges."""
+        game, executed = self.game, orders.action
         active = (book.bar < book.end).unsqueeze(-1)
         following = torch.minimum(book.bar + 1, book.end)
         bar = _bar(game, book, following, active)
-        orders = _orders(game, book, view, executed, active)
         ledger = execute(game.rules, game.terms, bar, orders, book.cash, book.shares)
         after, switch = _settle(game, book, ledger, bar, executed, following, master)
         growth, own = _net(game, book, ledger)

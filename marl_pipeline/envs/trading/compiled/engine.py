@@ -22,7 +22,7 @@ from marl_pipeline.envs.trading.core.accounts import DAYS_PER_YEAR, Ledger
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.core.book import Book
 from marl_pipeline.envs.trading.core.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
-from marl_pipeline.envs.trading.core.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
+from marl_pipeline.envs.trading.core.limits import ADD_BYTES, BUY_BYTES, HEADROOM, SELL_BYTES
 from marl_pipeline.envs.trading.core.observation import (
     MEMORY,
     PORTFOLIO_FIELDS,
@@ -247,7 +247,7 @@ def _constants(game: Game) -> Constants:
         borrow_per_day=float(terms.borrow / DAYS_PER_YEAR),
         cash_per_day=float(terms.cash / DAYS_PER_YEAR),
         reward_scale=float(game.reward_scale),
-        smallest_order=MIN_ORDER,
+        smallest_order=rules.min_order,
         headroom=HEADROOM,
         slot_stride=SLOT_STRIDE,
         actions=len(ACTIONS),

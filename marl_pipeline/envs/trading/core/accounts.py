@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.trading.core.limits import HEADROOM, MIN_ORDER, Rules, grant_slots
+from marl_pipeline.envs.trading.core.limits import HEADROOM, Rules, grant_slots
 
 DAYS_PER_YEAR = 365.0
 
@@ -140,7 +140,7 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
     value = rules.size(worth)
     gross = rules.pool(value)
     equity = carried + rules.pool(worth)
-    smallest = MIN_ORDER * orders.caps * equity
+    smallest = rules.min_order * orders.caps * equity
 
     size = rules.size(shares)
     leaving = bar.gone * size

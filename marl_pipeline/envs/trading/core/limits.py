@@ -38,6 +38,7 @@ class Rules:
         shorting: positions may be short.
         cap: the most value / equity of one position under the full directive.
         drawdown: of equity from its reference that trips the kill switch.
+        min_order: share of the position cap below which an order is not worth executing (see `MIN_ORDER`).
     """
 
     partition: Partition
@@ -52,6 +53,7 @@ class Rules:
     drawdown: float
     cool_down: int
     reentry_scale: float
+    min_order: float = MIN_ORDER
 
     @property
     def leveraged(self) -> bool:
@@ -190,7 +192,7 @@ def permissions(
     """
     size = rules.size(value)
     held = size > 0.0
-    smallest = MIN_ORDER * caps * equity
+    smallest = rules.min_order * caps * equity
     active = turnover < rules.turnover * (1.0 - HEADROOM)
     can_fund = active & (rules.exposure * equity - gross > smallest)
     room = rules.spread(caps * equity) - size > rules.spread(smallest)
