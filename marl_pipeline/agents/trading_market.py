@@ -13,8 +13,8 @@ from marl_pipeline.config import DirectivesParams, MarketParams
 from marl_pipeline.data.dataset import BoolArray, Dataset, Embeddings, IntArray, Signals
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.protocol import GroupSpec
-from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 
 
