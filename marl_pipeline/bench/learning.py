@@ -141,7 +141,7 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
     yield Speed("marl-pipeline", algo, agents, threads, device, steps_per_s)
     if isinstance(learner, OnPolicy):
         found = learner.utilisation()
-        steps = chosen.envs * learner.settings.horizon
+        steps = chosen.envs * learner.horizon
         rates = (found.flops / steps, found.flops / found.seconds, found.peak)
         yield Arithmetic("marl-pipeline", algo, agents, threads, device, *rates)
 

@@ -66,7 +66,7 @@ def test_the_value_of_who_has_left_is_learned(name: str, critic: str | None) -> 
     for _ in range(200):
         learner.advance()
     assert float(greedy_returns(Leaving(2), learner.policy).mean()) == EPISODE
-    group = learner._team._groups["pair"]
+    group = learner.groups["pair"]
     assert group.norm is not None
     clock, state = torch.tensor([[[1.0, 0.5], [1.0, 0.5]]]), torch.tensor([[0.5, 1.0]])
     value, _ = group.critic(clock, state, torch.tensor([[True, False]]), None)

@@ -98,7 +98,7 @@ def scenario_of(
             num_envs=num_envs,
             span=span,
             episode=min(options.episode, len(span) // 2),
-            gamma=params.train_symbol_agents.ppo.gamma,
+            gamma=params.train_symbol_agents.gamma,
             benchmark=dataset.benchmark,
             seed=seed,
         )
@@ -162,7 +162,7 @@ class Holding:
 
 def _options(name: str, params: Params, given: Mapping[str, Any]) -> MarketOptions:
     values = {
-        "episode": params.train_symbol_agents.ppo.episode,
+        "episode": params.train_symbol_agents.episode,
         "reward": params.market.reward,
         "signals": False,
         "embeddings": False,
