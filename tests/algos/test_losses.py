@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.rollout import Experience
-from marl_pipeline.algos.mappo import MAPPO
 from marl_pipeline.algos.ppo import PPO, Batch, Losses
 from marl_pipeline.nn.distributions import Categorical
 from marl_pipeline.nn.value_norm import ValueNorm
@@ -37,8 +36,7 @@ class Tabular:
 
 
 def learner(policy: Tabular, **changes: object) -> PPO:
-    return MAPPO(policy, settings("mappo", **{"clip": CLIP, "huber_delta": 100.0, "epochs": 1} | changes),
-                 norm=policy.norm)  # fmt: skip
+    return PPO(policy, settings("mappo", **{"clip": CLIP, "huber_delta": 100.0, "epochs": 1} | changes))
 
 
 def column(*values: float) -> Tensor:

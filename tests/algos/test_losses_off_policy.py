@@ -43,7 +43,14 @@ class Still:
 
 
 PAIR = {"pair": GroupSpec(2, {"x": (1,)}, Discrete(3))}
-NETWORK = {"hidden": [4], "memory": 0, "duelling": False, "layer_norm": False, "share_parameters": True, "agent_ids": False}
+NETWORK = {
+    "hidden": [4],
+    "memory": 0,
+    "duelling": False,
+    "layer_norm": False,
+    "share_parameters": True,
+    "agent_ids": False,
+}
 
 
 class Table(nn.Module):
