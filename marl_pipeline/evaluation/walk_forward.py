@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.data.dataset import IntArray, Panel, TimeArray
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
@@ -24,6 +25,27 @@ Tables = dict[str, list[np.ndarray[Any, Any]]]
 
 Act = Callable[[Timestep], Mapping[str, Tensor]]
 """One action per agent, [1, A] by group, for what is observed now."""
+
+
+def trade(
+    environment: TradingEnv,
+    policy: Policy,
+    panel: Panel,
+    *,
+    window: int,
+    seed: int,
+    tuning: Sequence[Mapping[str, Any]] = (),
+    view: Environment | None = None,
+) -> Record:
+    """A policy trades the span of `environment`; every agent takes its most probable action. See `record_window`."""
+    memory = policy.start(environment.num_envs)
+
+    def act(timestep: Timestep) -> Mapping[str, Tensor]:
+        nonlocal memory
+        actions, memory = policy.act(timestep, memory, None)
+        return actions
+
+    return record_window(environment, act, panel, window=window, seed=seed, tuning=tuning, view=view)
 
 
 @torch.no_grad()

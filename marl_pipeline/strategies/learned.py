@@ -6,9 +6,7 @@ Algorithms and engines are imported by name: the source that a strategy's own on
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,27 +16,29 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
-from marl_pipeline.agents.view import MarketView
+from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.common.algorithm import Algorithm, Policy
-from marl_pipeline.checkpoint import Checkpointer
-from marl_pipeline.config import DirectivesParams
+from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.data.windows import Span, Window, split, version_in_force
-from marl_pipeline.envs.protocol import Environment, Timestep
-from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.evaluation.records import Record
-from marl_pipeline.evaluation.walk_forward import record_window
+from marl_pipeline.evaluation.walk_forward import trade as trade_policy
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.store.models import load_embeddings, load_refits, load_signals
 from marl_pipeline.store.paths import ENCODER, SIGNALS
 from marl_pipeline.store.policies import load_weights
 from marl_pipeline.strategies.kind import Learned, Work
+from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
-from marl_pipeline.training.engines.task import Task, cpu_weights, load_policy
+from marl_pipeline.training.engines.task import Task, load_policy
 
 EVALUATIONS = 20
 """Of a run, on the validation span."""
+
+SCORE = "validation_net"
 
 NETWORK = "policy"
 
@@ -47,38 +47,37 @@ def learn(phase: str, work: Work, before: Path | None) -> Learned:
     """See `strategies.kind.Kind`: all of the training is one phase."""
     spans = split(work.dataset.bars, work.params.spans)
     venue = Venue.of(work, 0)
-    train = Span(max(spans.train.start, venue.view.start), spans.train.stop)
-    selection = Selection(partial(net_log_growth, venue, spans.validation), work.checkpoint.child("best"))
-    task = task_of(work, venue, train, selection)
+    train = Span(max(spans.train.start, venue.market.view.start), spans.train.stop)
+    task = replace(
+        task_of(work, venue, train), evaluate=partial(net_log_growth, venue, spans.validation), select=True, score=SCORE
+    )
     trained = engines.train(work.options["engine"], task)
-    steps = [one.steps for one in trained.run.evaluations]
-    scores = [one.mean for one in trained.run.evaluations]
-    best = selection.best()
+    best = trained.run.selected
+    assert best is not None, "every run ends with an evaluation"
     metadata = {
-        "best_validation_net": best["score"],
-        "selected_steps": steps[scores.index(max(scores))],
+        "best_validation_net": best.mean,
+        "selected_steps": best.steps,
         "steps": trained.run.steps,
-        "curves": [{"name": "validation_net", "x": steps, "y": scores}],
+        "curves": as_records(trained.run.curves),
     }
     tags = {"agent_type": work.options["algo"], "algo": work.options["algo"], "engine": work.options["engine"]}
-    return Learned({NETWORK: best["weights"]}, metadata, {"best_validation_net": best["score"]}, tags)
+    weights = {name: tensor.contiguous() for name, tensor in trained.weights.items()}
+    return Learned({NETWORK: weights}, metadata, {"best_validation_net": best.mean}, tags)
 
 
 def trade(work: Work, policy: Path, window: Window) -> Record:
     """See `strategies.kind.Kind`."""
     venue = Venue.of(work, version_in_force(load_refits(work.root / ENCODER), window.test.start).version)
-    task = task_of(work, venue, window.test, None)
-    decide = Deciding(load_policy(task, load_weights(policy, NETWORK)))
+    learned = load_policy(task_of(work, venue, window.test), load_weights(policy, NETWORK))
     view, environment = venue.portfolio(window.test)
-    return record_window(environment, decide, work.dataset.panel, window=window.index, seed=work.seed, view=view)
+    return trade_policy(environment, learned, work.dataset.panel, window=window.index, seed=work.seed, view=view)
 
 
-def task_of(work: Work, venue: Venue, span: Span, selection: Selection | None) -> Task:
-    """The training run on `span`; without a `selection` only what is needed to build the policy."""
+def task_of(work: Work, venue: Venue, span: Span) -> Task:
+    """The training run on `span`, without evaluations."""
     options = work.options
     chosen = import_module("marl_pipeline.algos.registry").parse(options["algo"], options["settings"])
-    params = work.params.train_symbol_agents.ppo
-    episode = min(params.episode, len(span) // 2)
+    episode = min(work.params.train_symbol_agents.episode, len(span) // 2)
 
     def make(num_envs: int, seed: int) -> Environment:
         environment, _ = venue.environment(
@@ -87,6 +86,7 @@ def task_of(work: Work, venue: Venue, span: Span, selection: Selection | None) -
         return environment
 
     timesteps = options["timesteps"]
+    every = max(timesteps // EVALUATIONS, 1)
     return Task(
         algorithm=options["algo"],
         settings=chosen.settings,
@@ -98,10 +98,10 @@ def task_of(work: Work, venue: Venue, span: Span, selection: Selection | None) -
         timesteps=timesteps,
         workers=options["workers"],
         device=work.device,
-        evaluate=selection if selection is not None else _no_evaluation,
-        evaluate_every=max(timesteps // EVALUATIONS, 1),
+        evaluate=None,
+        evaluate_every=every,
         checkpoint=work.checkpoint,
-        checkpoint_every=max(timesteps // EVALUATIONS, 1),
+        checkpoint_every=every,
         label=f"{options['algo']} on {options['environment']}",
         on_step=work.on_step,
     )
@@ -115,116 +115,50 @@ def build(algorithm: str, *arguments: Any, **named: Any) -> Algorithm:
 
 @dataclass(frozen=True)
 class Venue:
-    """The market that a strategy learns and trades in, as its environment shows it.
+    """The market that a strategy learns and trades in, seen as the environment named `kind` shows it."""
 
-    Attributes:
-        kind: the name of the environment.
-        directives: what a master chooses from; None where there is none.
-    """
-
-    work: Work
     kind: str
-    market: Market
-    view: MarketView
-    directives: DirectivesParams | None
+    market: TradingMarket
 
     @classmethod
     def of(cls, work: Work, version: int) -> Venue:
-        """As encoder `version` describes the market."""
-        inputs, kind = work.options["inputs"], work.options["environment"]
-        view = MarketView.build(
+        """As encoder `version` sees the market."""
+        inputs, kind, params = work.options["inputs"], work.options["environment"], work.params
+        market = TradingMarket.build(
             work.dataset,
             load_signals(work.root / SIGNALS) if inputs["signals"] else None,
             load_embeddings(work.root / ENCODER, version) if inputs["embeddings"] else None,
-            work.device,
+            params.market,
+            params.train_master.directives,
+            gamma=params.train_symbol_agents.gamma,
+            device=work.device,
+            has_master=kind == "market/portfolio",
         )
-        return cls(
-            work,
-            kind,
-            Market.from_dataset(work.dataset, work.params.market, work.device),
-            view,
-            work.params.train_master.directives if kind == "market/portfolio" else None,
-        )
+        return cls(kind, market)
 
     def environment(
-        self, span: Span, *, num_envs: int, episode: int | None, seed: int, accounts: bool = True
+        self, span: Span, *, num_envs: int, episode: int | None, seed: int, learning: bool = True
     ) -> tuple[Environment, TradingEnv]:
-        """As the policy sees it, and the simulator below. `accounts` gives every symbol an account of its own where
-        the strategy learns on those."""
-        trading = TradingEnv(
-            self.market,
-            self.work.params.market,
-            self.directives,
-            mode="accounts" if accounts and self.kind == "market/accounts" else "portfolio",
-            num_envs=num_envs,
-            span=span,
-            episode=episode,
-            gamma=self.work.params.train_symbol_agents.ppo.gamma,
-            benchmark=self.work.dataset.benchmark,
-            seed=seed,
-        )
+        """As the policy sees it, and the simulator below it."""
+        mode: Mode = "accounts" if learning and self.kind == "market/accounts" else "portfolio"
+        trading = self.market.environment(mode, span, num_envs=num_envs, episode=episode, seed=seed)
         return (JoinedAgents(trading) if self.kind == "market/single" else trading), trading
 
     def portfolio(self, span: Span) -> tuple[Environment, TradingEnv]:
         """One portfolio over the whole span, whatever the strategy learned on."""
-        return self.environment(span, num_envs=1, episode=None, seed=0, accounts=False)
+        return self.environment(span, num_envs=1, episode=None, seed=0, learning=False)
 
-    def inputs(self, environment: Environment) -> MarketInputs | JoinedMarketInputs:
+    def inputs(self, environment: Environment) -> Inputs:
         kind = JoinedMarketInputs if self.kind == "market/single" else MarketInputs
-        return kind(self.view, environment.groups)
-
-
-class Deciding:
-    """A policy that acts by its mode and remembers what it has seen since the window began."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._memory = policy.start(1)
-
-    def __call__(self, timestep: Timestep) -> Mapping[str, Tensor]:
-        actions, self._memory = self._policy.act(timestep, self._memory, None)
-        return actions
+        return kind(self.market.view, environment.groups)
 
 
 @torch.no_grad()
-def net_log_growth(venue: Venue, span: Span, policy: Policy) -> float:
-    """The logarithm of what a policy's mode makes of 1 over the span, after all costs and whatever its reward is."""
+def net_log_growth(venue: Venue, span: Span, policy: Policy) -> Tensor:
+    """[1] the logarithm of what a policy's mode makes of 1 over the span, after all costs, whatever its reward is."""
     environment, trading = venue.portfolio(span)
-    decide, timestep = Deciding(policy), environment.reset()
+    timestep, memory = environment.reset(), policy.start(1)
     while not bool(timestep.done.all()):
-        timestep = environment.step(decide(timestep))
-    return math.log(max(float(trading.book.equity), 1e-9) / trading.params.initial_cash)
-
-
-class Selection:
-    """Evaluates a policy and keeps the weights of the best evaluation, the earliest in a draw.
-
-    They lie beside the checkpoint, for an engine may evaluate in a process of its own, and a run may be resumed.
-    """
-
-    def __init__(self, score: Any, checkpoint: Checkpointer) -> None:
-        self._score, self._checkpoint = score, checkpoint
-        self._best: dict[str, Any] | None = None
-
-    def __call__(self, policy: Policy) -> Tensor:
-        """[1] the score."""
-        score = self._score(policy)
-        known = self._known()
-        if known is None or score > known["score"]:
-            self._best = {"score": score, "weights": cpu_weights(policy.module)}
-            self._checkpoint.save(self._best)
-        return torch.tensor([score], dtype=torch.float64)
-
-    def best(self) -> dict[str, Any]:
-        """`score` and `weights` of the best evaluation."""
-        known = self._known()
-        assert known is not None, "every run ends with an evaluation"
-        return known
-
-    def _known(self) -> dict[str, Any] | None:
-        saved = self._checkpoint.load()
-        return self._best if saved is None else saved
-
-
-def _no_evaluation(policy: Policy) -> Tensor:
-    raise RuntimeError("this task builds a policy and does not train it")
+        actions, memory = policy.act(timestep, memory, None)
+        timestep = environment.step(actions)
+    return (trading.book.equity[:, 0] / trading.params.initial_cash).clamp(min=1e-9).log()

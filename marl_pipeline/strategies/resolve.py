@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marl_pipeline.agents.rules import rule
 from marl_pipeline.algos import registry
 from marl_pipeline.config import AlgorithmStrategy, HierarchyStrategy, OverridesParams, RuleStrategy, Strategy
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.code_dependencies import files_of, import_graph
+from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.strategies.kind import PHASES, TRADING
 from marl_pipeline.strategies.specification import Specification
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # not imported here: the stage that resolves depends on whate
     from grimp import ImportGraph
 
     from marl_pipeline.strategies import hierarchy, learned  # noqa: F401
+    from marl_pipeline.strategies import rule as _rule_kind  # noqa: F401
     from marl_pipeline.training.engines import data_parallel, ray_train, rllib, sb3  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +103,7 @@ def _hierarchy(strategy: HierarchyStrategy, code: Code) -> dict[str, Specificati
 
 def _learned(strategy: AlgorithmStrategy, code: Code) -> dict[str, Specification]:
     engine, environment = strategy.engine, strategy.environment
-    chosen = registry.choose(strategy.algo, environment, strategy.settings)
+    chosen = choose(strategy.algo, environment, strategy.settings)
     begins = strategy.settings.get("learning_starts", chosen.as_dict().get("learning_starts", 0))
     if strategy.timesteps < begins:
         raise UserError(f"{strategy.timesteps} timesteps end before learning begins at {begins}: train longer")
@@ -127,7 +130,10 @@ def _learned(strategy: AlgorithmStrategy, code: Code) -> dict[str, Specification
 
 
 def _rule(strategy: RuleStrategy, code: Code) -> dict[str, Specification]:
-    raise UserError("rules are not there yet")
+    rule(strategy.rule, strategy.options)
+    options = {"rule": strategy.rule, "options": dict(strategy.options)}
+    trades = Specification("rule", True, RULE, options, code.digest([RULE]))
+    return {phase: _nothing("rule") for phase in PHASES} | {TRADING: trades}
 
 
 def _nothing(name: str) -> Specification:
