@@ -212,7 +212,7 @@ def fine_tune(
     settings = settings.model_copy(
         update={
             "symbols": _at_rate(settings.symbols, params.symbol_learning_rate),
-            "master": _at_rate(settings.master, params.master_learning_rate),
+            "master": _at_rate(mappo_settings(tiers.master), params.master_learning_rate),
         }
     )
     trained = _train_in_portfolio(
