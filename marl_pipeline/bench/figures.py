@@ -1,8 +1,8 @@
 """Every figure that README and docs print comes from a command named here, and can be made again by `make figures`.
 
-A document holds a figure between `<!-- figure: NAME -->` and `<!-- end of figure -->`. `docs/figures.json` keeps what was
-written there, by which command, at which commit, on which machine, and a digest of the code that the figure describes:
-when that code has changed since, the figure is older than it (`stale`).
+A document holds a figure between `<!-- figure: NAME -->` and `<!-- end of figure -->`. `docs/figures.json` keeps what
+was written there, by which command, at which commit, on which machine, and a digest of the code that the figure
+describes: when that code has changed since, the figure is older than it (`stale`).
 """
 
 from __future__ import annotations
@@ -148,9 +148,8 @@ def write_blocks(root: Path, records: Mapping[str, Written]) -> list[Path]:
 
 def shown(record: Written) -> str:
     """The block as it stands in a document: the figure, and where it is from."""
-    return (
-        f"{record.block.rstrip()}\n\n*`{record.command}`, {record.date}, commit {record.commit}, {record.machine}.*\n"
-    )
+    source = f"`{record.command}`, {record.date}, commit {record.commit}, {record.machine}"
+    return f"{record.block.rstrip()}\n\n*{source}.*\n"
 
 
 def stale(root: Path) -> dict[str, str]:
@@ -290,8 +289,9 @@ def _reference(place: Path) -> str:
 def _reward_gap(place: Path) -> str:
     found: Any = json.loads(_marl(place, "env", "gap", "--json"))
     rows = [
-        (row["reward"], row["market"], *(f"{1e4 * row[key]:.1f}" for key in ("by_pay_net", "by_net_net", "gap")))
-        for row in found["gaps"]
+        (row["reward"], row["market"], *(f"{1e4 * value:.1f}" for value in values))
+        for row in found["markets"]
+        for values in [(row["by_pay"]["net"], row["by_net"]["net"], row["gap"])]
     ]
     return _table(("reward", "market", "paid most earns (bp)", "best earns (bp)", "gap (bp)"), rows)
 

@@ -38,9 +38,8 @@ def test_figures_older_than_their_code_are_reported() -> None:
 
 
 def git(root: Path, *words: str) -> None:
-    subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=root, check=True, capture_output=True
-    )
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
 
 
 @pytest.fixture
