@@ -24,8 +24,8 @@ Tier = Literal["symbols", "master"]
 
 class HierarchySettings(Section):
     """Attributes:
-    symbols, master: of the two tiers; the master's are None where there is no master. The rollouts of tiers that learn
-        together are as long as the longer horizon.
+    symbols, master: of the two tiers; None for a master that is not there. The rollouts of tiers that learn together
+        are as long as the longer horizon.
     learn: the tiers that learn; the other one acts by its mode, as it will when it trades.
     """
 

@@ -236,9 +236,8 @@ def hierarchy_policy(market: TradingMarket, tiers: Tiers, weights: Weights, mode
         UserError: the weights do not fit.
     """
     environment = market.environment(mode, span, num_envs=1, episode=None, seed=0)
-    learn: tuple[Tier, ...] = ("symbols", "master") if "master" in environment.groups else ("symbols",)
-    inputs = market.inputs(environment.groups)
-    algorithm = Hierarchy(environment, inputs, tiers.settings(*learn), seed=0, timesteps=1)
+    settings = tiers.settings("symbols", "master") if "master" in environment.groups else tiers.settings("symbols")
+    algorithm = Hierarchy(environment, market.inputs(environment.groups), settings, seed=0, timesteps=1)
     algorithm.load_weights(weights)
     return algorithm.policy
 
