@@ -243,7 +243,7 @@ def test_one_bar_ahead_fails_through_every_input(original, cases, group, name):
         found = played_differences(before, case, partial(read_market, group, name, True))
         assert set(found) <= {"decisions"}, "what is decided at t fills after it: only decisions can show it"
         failed += found == ["decisions"]
-    assert failed >= 2, f"only {failed} of {len(cases)} bars show that the agent saw the next one"
+    assert failed, f"none of {len(cases)} bars shows that the agent saw the next one"
 
 
 def read_market(group, name, ahead, market: TradingMarket, span: Span) -> Record:
