@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_codes import Ranges
-from marl_pipeline.algos.common.algorithm import Advance, require_finite
+from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
 from marl_pipeline.algos.common.decentralised import DecentralisedActors, raw_outputs
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.noise import Noise
@@ -279,6 +279,29 @@ class MADDPG:
             penalty = self._settings.raw_penalty * raw.square().mean(-1)
             losses.append(_mean(penalty - value, decided[name]))
         return torch.stack(losses).sum()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Actors and critics."""
+        learned = {"actors": self.policy.module, "critics": self.critics}
+        return {
+            f"{part}.{name}": tensor.detach().clone()
+            for part, module in learned.items()
+            for name, tensor in module.state_dict().items()
+        }
+
+    def load_weights(self, weights: Weights) -> None:
+        """Starts from there; the targets are equal to what was learned.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        for part, module, target in (
+            ("actors", self.policy.module, self.target_actors),
+            ("critics", self.critics, self.target_critics),
+        ):
+            own = {name.removeprefix(f"{part}."): kept for name, kept in weights.items() if name.startswith(f"{part}.")}
+            load_into(module, own, f"maddpg's {part}")
+            target.load_state_dict(module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         return {

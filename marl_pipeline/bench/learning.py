@@ -22,7 +22,8 @@ from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.config import load_params
 from marl_pipeline.pipeline.harness import set_threads
-from marl_pipeline.scenarios.market import scenario_of, synthetic_dataset
+from marl_pipeline.scenarios.market.scenario import scenario_of, synthetic_dataset
+from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
 
 ENV = "mpe/simple_spread"
@@ -132,7 +133,7 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
     """Trains for `seconds` with the preset, after `WARM_UP` steps."""
     set_threads(threads, device)
     made = scenario(root, ENV, {}, device)
-    chosen = registry.choose(algo, ENV, {})
+    chosen = choose(algo, ENV, {})
     environment = made.training(chosen.envs, 0)
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=10_000_000)
     agents = sum(spec.agents for spec in environment.groups.values())
@@ -140,7 +141,7 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
     yield Speed("marl-pipeline", algo, agents, threads, device, steps_per_s)
     if isinstance(learner, OnPolicy):
         found = learner.utilisation()
-        steps = chosen.envs * learner.settings.horizon
+        steps = chosen.envs * learner.horizon
         rates = (found.flops / steps, found.flops / found.seconds, found.peak)
         yield Arithmetic("marl-pipeline", algo, agents, threads, device, *rates)
 
@@ -169,7 +170,7 @@ def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> 
     data = params.data.model_copy(update={"source": "synthetic", "synthetic": synthetic, "start": None})
     params = params.model_copy(update={"data": data})
     made = scenario_of(synthetic_dataset(params), "synthetic", params, "market/portfolio", {"episode": 64}, device)
-    chosen = registry.choose(algo, "market/portfolio", UPDATE_SETTINGS[algo])
+    chosen = choose(algo, "market/portfolio", UPDATE_SETTINGS[algo])
     before = _memory_from_here(device)
     environment = made.training(chosen.envs, 0)
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=1_000_000)
@@ -205,7 +206,7 @@ def peer_speed(root: Path, python: Path, algo: str, *, own_settings: bool, threa
 
 def peer_settings(algo: str) -> dict[str, Any]:
     """What BenchMARL has a name for, as in our preset: copies, frames a batch, updates, rows an update, widths."""
-    chosen = registry.choose(algo, ENV, {})
+    chosen = choose(algo, ENV, {})
     given, envs = chosen.as_dict(), chosen.envs
     if algo == "mappo":
         frames = envs * given["horizon"]

@@ -70,7 +70,7 @@ def study(
         params.train_master.directives,
         mode=mode,
         span=world.span,
-        gamma=params.train_symbol_agents.ppo.gamma,
+        gamma=params.train_symbol_agents.gamma,
         episodes=episodes,
         seed=seed,
     )

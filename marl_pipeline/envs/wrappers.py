@@ -29,7 +29,7 @@ STATE = "state"
 """The field of its observation that holds the global state."""
 
 
-class _View(ABC):
+class View(ABC):
     """An environment whose timesteps are shown differently; its state is that of the environment below."""
 
     def __init__(self, environment: Environment) -> None:
@@ -39,7 +39,7 @@ class _View(ABC):
     def unwrapped(self) -> Environment:
         """The environment below all views."""
         below = self._environment
-        return below.unwrapped if isinstance(below, _View) else below
+        return below.unwrapped if isinstance(below, View) else below
 
     @property
     def groups(self) -> Mapping[str, GroupSpec]:
@@ -74,7 +74,7 @@ class _View(ABC):
         """What is seen of a timestep of the environment below."""
 
 
-class SharedReward(_View):
+class SharedReward(View):
     """An environment in which every agent earns `team_reward`: a fully cooperative game (Dec-POMDP).
 
     What the team earns goes on after an agent's death, so the discount is 0 where the episode terminated and 1
@@ -90,7 +90,7 @@ class SharedReward(_View):
         return replace(timestep, groups=groups)
 
 
-class JoinedAgents(_View):
+class JoinedAgents(View):
     """An environment of one group, seen as one agent that decides for all: the single-agent view of a team.
 
     The group `agent` has one agent. It observes every field of the A agents, [E, 1, A, *shape], and the global state,

@@ -10,14 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from marl_pipeline.agents.hierarchy import Hierarchy
+from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.data.dataset import IntArray, Panel, TimeArray
-from marl_pipeline.data.windows import Window
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.evaluation.records import MODES, Curve, Record
-from marl_pipeline.training.hierarchy import World
 
 LIQUIDATION = "LIQUIDATION"
 FORCED_CLOSE = "FORCED_CLOSE"
@@ -30,25 +28,23 @@ Act = Callable[[Timestep], Mapping[str, Tensor]]
 
 
 def trade(
-    world: World,
-    symbol_weights: Mapping[str, Tensor],
-    master_weights: Mapping[str, Tensor],
+    environment: TradingEnv,
+    policy: Policy,
+    panel: Panel,
     *,
-    window: Window,
+    window: int,
     seed: int,
     tuning: Sequence[Mapping[str, Any]] = (),
 ) -> Record:
-    """The hierarchy trades the test part of `window`; every tier takes its most probable action."""
-    agents, master = world.symbol_agents(seed), world.master_agent(seed)
-    agents.module.load_state_dict(dict(symbol_weights))
-    master.module.load_state_dict(dict(master_weights))
-    hierarchy = Hierarchy(agents, master, explore_symbols=False)
+    """A policy trades the span of `environment`; every agent takes its most probable action."""
+    memory = policy.start(environment.num_envs)
 
-    def act(timestep: Timestep) -> dict[str, Tensor]:
-        return {name: decision.action for name, decision in hierarchy.decide(timestep, None).items()}
+    def act(timestep: Timestep) -> Mapping[str, Tensor]:
+        nonlocal memory
+        actions, memory = policy.act(timestep, memory, None)
+        return actions
 
-    environment = world.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)
-    return record_window(environment, act, world.dataset.panel, window=window.index, seed=seed, tuning=tuning)
+    return record_window(environment, act, panel, window=window, seed=seed, tuning=tuning)
 
 
 @torch.no_grad()

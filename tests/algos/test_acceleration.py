@@ -36,7 +36,7 @@ RECURRENT: Mapping[str, Mapping[str, Any]] = {
 def learner(name: str, given: Mapping[str, Any] | None = None, **acceleration: Any) -> Algorithm:
     environment = SimpleSpread(4, seed=0)
     changes = {**(given or SMALL[name]), "acceleration": {"precision": "float32", "compile": False} | acceleration}
-    settings = registry.choose(name, "mpe/simple_spread", changes).settings
+    settings = registry.choose(name, changes).settings
     inputs = DenseInputs(environment.groups)
     return registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
 

@@ -25,7 +25,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_divergence_is_told(name: str) -> None:
     environment = SimpleSpread(4, seed=0)
-    settings = registry.choose(name, "mpe/simple_spread", CHANGES[name]).settings
+    settings = registry.choose(name, CHANGES[name]).settings
     inputs = DenseInputs(environment.groups)
     algorithm = registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
     with pytest.raises(UserError, match="training diverged"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_values import EpsilonGreedy, NetworkSettings, q_networks
-from marl_pipeline.algos.common.algorithm import Advance, require_finite
+from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
 from marl_pipeline.algos.common.optimizer_step import Descent, DescentSettings, TargetSettings, follow
@@ -122,6 +122,19 @@ class ValueLearner(ABC, Generic[S]):
     @abstractmethod
     def _update(self) -> Tensor:
         """One gradient step; loss, mean value and gradient norm [3]."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The agents' networks and what is learned beside them."""
+        return {name: tensor.detach().clone() for name, tensor in self._learned.state_dict().items()}
+
+    def load_weights(self, weights: Weights) -> None:
+        """Starts from there; the target network is equal to the learned one.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        load_into(self._learned, weights, self.name)
+        self._target.load_state_dict(self._learned.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ from marl_pipeline.training.loop import Evaluation, Run
 
 @dataclass
 class Watch:
-    """Follows a library's loop as `experiment.run` follows the project's own.
+    """Follows a library's loop as `training.loop.train` does the project's own.
 
     Attributes:
         policy: of the project; `load` brings the library's present weights into it.
@@ -41,6 +41,13 @@ class Watch:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Raises:
+        UserError: the task asks for what only the project's own loop can do.
+        """
+        asked = {"select": self.task.select, "start": self.task.start is not None, "curriculum": self.task.curriculum}
+        for name, value in asked.items():
+            if value:
+                raise UserError(f"{self.task.label}: {name} needs engine torch or ray")
         self._began = time.perf_counter()
 
     def turn(self, steps: int, metrics: Mapping[str, float]) -> bool:
@@ -51,7 +58,7 @@ class Watch:
         self.steps, self.metrics = steps, metrics
         over = steps >= task.timesteps
         told = dict(metrics)
-        if over or steps // task.evaluate_every > before // task.evaluate_every:
+        if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
             self.load()
             returns = task.evaluate(self.policy)
             self.evaluations.append(Evaluation(steps, float(returns.mean()), float(returns.std())))

@@ -117,7 +117,7 @@ REPLAY = {"batch": 16, "learning_starts": 64, "buffer_size": 512}
 
 def share_of_off_policy(group: ProcessGroup, algorithm: str) -> Any:
     """A run of which most turns learn; its evaluation finds workers that drift apart."""
-    chosen = registry.choose(algorithm, "toy", {**REPLAY, "envs": 8}).settings
+    chosen = registry.choose(algorithm, {**REPLAY, "envs": 8}).settings
     build: Build = registry.entry(algorithm).algorithm
     return train_share(replace(task(None, 512), settings=chosen, build=build), group)
 
