@@ -55,7 +55,8 @@ class Tiers:
         """Raises:
         UserError: an unknown or missing setting, or a bad value.
         """
-        return HierarchySettings(symbols=ppo_settings(self.symbols), master=mappo_settings(self.master), learn=learn)
+        master = mappo_settings(self.master) if "master" in learn else None
+        return HierarchySettings(symbols=ppo_settings(self.symbols), master=master, learn=learn)
 
 
 def ppo_settings(params: TrainSymbolAgentsParams) -> PPOSettings:
@@ -197,19 +198,18 @@ def fine_tune(
     on_step: OnStep,
     checkpoint: Checkpointer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Both tiers together on a shared portfolio, each at its low learning rate.
+    """Both tiers together on a shared portfolio, each at its low learning rate; or the symbol agents, without a master.
 
     Without a `validation_span` (tuning inside a walk-forward window, where what follows is held out) the last
     weights are kept. Without `iterations` the weights are handed on as they are.
     """
     if iterations == 0:
         return dict(weights), {"selected_steps": 0, "best_validation_net": None, "curves": []}
-    settings = tiers.settings("symbols", "master")
+    learn: tuple[Tier, ...] = ("symbols", "master") if market.has_master else ("symbols",)
+    settings = tiers.settings(*learn)
+    rates = {"symbols": params.symbol_learning_rate, "master": params.master_learning_rate}
     settings = settings.model_copy(
-        update={
-            "symbols": _at_rate(settings.symbols, params.symbol_learning_rate),
-            "master": _at_rate(settings.master, params.master_learning_rate),
-        }
+        update={tier: _at_rate(getattr(settings, tier), rates[tier]) for tier in settings.learn}
     )
     trained = _train_in_portfolio(
         market,
@@ -236,9 +236,8 @@ def hierarchy_policy(market: TradingMarket, tiers: Tiers, weights: Weights, mode
         UserError: the weights do not fit.
     """
     environment = market.environment(mode, span, num_envs=1, episode=None, seed=0)
-    learn: tuple[Tier, ...] = ("symbols", "master") if "master" in environment.groups else ("symbols",)
-    inputs = market.inputs(environment.groups)
-    algorithm = Hierarchy(environment, inputs, tiers.settings(*learn), seed=0, timesteps=1)
+    settings = tiers.settings("symbols", "master") if "master" in environment.groups else tiers.settings("symbols")
+    algorithm = Hierarchy(environment, market.inputs(environment.groups), settings, seed=0, timesteps=1)
     algorithm.load_weights(weights)
     return algorithm.policy
 
