@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from marl_pipeline.envs.lookup import check_options, hint, import_module
+from marl_pipeline.envs.lookup import check_options, hint, import_module, split_limit
 from marl_pipeline.envs.matrix.games import climbing, penalty, two_step
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.validation import Validated
 from marl_pipeline.errors import UserError
 
 Builder = Callable[..., Environment]
@@ -30,23 +31,25 @@ PATTERNS = ("pettingzoo:<module>", "gymnasium:<id>", "<module>:<Class>")
 
 
 def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "cpu", **options: Any) -> Environment:
-    """Builds `num_envs` copies of the environment called `name`.
+    """Builds `num_envs` environments called `name`; whoever asked closes them (`protocol.close_environment`).
 
     Args:
-        name: one of `ENVIRONMENTS`; or `pettingzoo:<module>`, copies of its `parallel_env(**options)`; or
-            `gymnasium:<id>`, copies of `gymnasium.make(id, **options)`; or `<module>:<Class>`, the user's own, built
-            as `Class(num_envs, seed=seed, device=device, **options)`. Modules are looked for in the working directory
-            too.
+        name: one of `ENVIRONMENTS`; or `pettingzoo:<module>`, of its `parallel_env(**options)`; or `gymnasium:<id>`, of
+            `gymnasium.make(id, **options)`; or `<module>:<Class>`, the user's own, built as `Class(num_envs, seed=seed,
+            device=device, **options)`. Modules are looked for in the working directory too.
         seed: fixes every episode.
-        options: what the environment itself lets one choose.
+        options: what the environment itself lets one choose; and, of environments from outside, `max_episode_steps`,
+            which truncates longer episodes.
 
     Raises:
         UserError: the name, the module or an option is unknown, an option is missing or has the wrong type, or what
             was built does not speak the protocol.
     """
     if num_envs < 1:
-        raise UserError(f"environment '{name}': at least 1 copy is needed, found num_envs={num_envs}")
+        raise UserError(f"environment '{name}': at least 1 is needed, found num_envs={num_envs}")
     builder = _builder(name)
+    own = name not in ENVIRONMENTS and not isinstance(builder, partial)
+    limit, options = split_limit(name, builder, options) if own else (None, options)
     check_options(name, builder, options, ours=("num_envs", "seed", "device"))
     given = {"seed": seed, "device": device, **options}
     try:
@@ -57,7 +60,12 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
         ) from error
     environment = builder(num_envs, **given)
     _check_speaks(name, environment)
-    return environment
+    return Validated(environment, name, limit) if own else environment
+
+
+def is_outside(name: str) -> bool:
+    """Whether an environment comes from elsewhere, so that nobody has tested it here."""
+    return ":" in name
 
 
 def _builder(name: str) -> Builder:

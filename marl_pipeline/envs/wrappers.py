@@ -19,6 +19,7 @@ from marl_pipeline.envs.protocol import (
     GroupStep,
     MultiDiscrete,
     Timestep,
+    close_environment,
 )
 from marl_pipeline.errors import UserError
 
@@ -29,7 +30,7 @@ STATE = "state"
 """The field of its observation that holds the global state."""
 
 
-class _View(ABC):
+class View(ABC):
     """An environment whose timesteps are shown differently; its state is that of the environment below."""
 
     def __init__(self, environment: Environment) -> None:
@@ -39,7 +40,7 @@ class _View(ABC):
     def unwrapped(self) -> Environment:
         """The environment below all views."""
         below = self._environment
-        return below.unwrapped if isinstance(below, _View) else below
+        return below.unwrapped if isinstance(below, View) else below
 
     @property
     def groups(self) -> Mapping[str, GroupSpec]:
@@ -69,28 +70,36 @@ class _View(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._environment.load_state_dict(state)
 
+    def close(self) -> None:
+        close_environment(self._environment)
+
     @abstractmethod
     def _shown(self, timestep: Timestep) -> Timestep:
         """What is seen of a timestep of the environment below."""
 
 
-class SharedReward(_View):
+class SharedReward(View):
     """An environment in which every agent earns `team_reward`: a fully cooperative game (Dec-POMDP).
 
-    What the team earns goes on after an agent's death, so the discount is 0 where the episode terminated and 1
-    elsewhere.
+    What the team earns goes on after an agent's death or truncation, so the discount is 0 where the episode terminated
+    and 1 elsewhere.
     """
 
     def _shown(self, timestep: Timestep) -> Timestep:
         reward, discount = timestep.team_reward.unsqueeze(-1), (~timestep.terminated).float().unsqueeze(-1)
         groups = {
-            name: replace(step, reward=reward.expand_as(step.reward), discount=discount.expand_as(step.discount))
+            name: replace(
+                step,
+                reward=reward.expand_as(step.reward),
+                discount=discount.expand_as(step.discount),
+                truncated=None,
+            )
             for name, step in timestep.groups.items()
         }
         return replace(timestep, groups=groups)
 
 
-class JoinedAgents(_View):
+class JoinedAgents(View):
     """An environment of one group, seen as one agent that decides for all: the single-agent view of a team.
 
     The group `agent` has one agent. It observes every field of the A agents, [E, 1, A, *shape], and the global state,

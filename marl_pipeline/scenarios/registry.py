@@ -9,10 +9,14 @@ from typing import Any, cast
 
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs import registry
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.conformance import check_named
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.scenarios.scenario import Scenario
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.store.digest import source_digest
+
+FIRST_STEPS, CHECKED = 40, 2
+"""How many steps are played, in how many environments, before training on one from outside."""
 
 
 def scenario(root: Path, name: str, options: Mapping[str, Any], device: str) -> Scenario:
@@ -29,7 +33,19 @@ def scenario(root: Path, name: str, options: Mapping[str, Any], device: str) -> 
     def make(copies: int, seed: int) -> Environment:
         return registry.make(name, copies, seed=stream_seed(seed, "environment"), device=device, **options)
 
-    return Scenario(make, make, DenseInputs(make(1, 0).groups), _source(name))
+    with closing(make(1, 0)) as environment:
+        inputs = DenseInputs(environment.groups)
+    return Scenario(make, make, inputs, _source(name))
+
+
+def check_first_steps(name: str, made: Scenario, seed: int) -> None:
+    """Plays the first steps of an environment from outside as `marl env check` does, before anything is learned on it.
+
+    Raises:
+        UserError: what `marl env check` would report, in the same words.
+    """
+    if registry.is_outside(name):
+        check_named(name, lambda: made.training(CHECKED, seed), steps=FIRST_STEPS)
 
 
 def _source(name: str) -> dict[str, str]:
