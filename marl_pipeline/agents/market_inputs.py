@@ -30,6 +30,9 @@ class MarketInputs:
         rows = self._view.symbol_width if group in self._with_symbol else 0
         return rows + self._view.market_width + self._own.width(group)
 
+    def of(self, groups: Mapping[str, GroupSpec]) -> MarketInputs:
+        return MarketInputs(self._view, groups)
+
     def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor:
         row = observation["bar"] - self._view.start
         parts = [self._view.market_rows[row], self._own(group, observation)]
@@ -51,6 +54,9 @@ class JoinedMarketInputs:
 
     def width(self, group: str) -> int:
         return self._width
+
+    def of(self, groups: Mapping[str, GroupSpec]) -> JoinedMarketInputs:
+        return JoinedMarketInputs(self._view, groups)
 
     def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor:
         bars = observation["bar"] - self._view.start

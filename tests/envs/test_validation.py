@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs import registry, validation
+from marl_pipeline.envs import validation
 from marl_pipeline.envs.conformance import ProtocolError, check_environment
 from marl_pipeline.envs.protocol import ActionSpace, Continuous, Discrete, GroupSpec, GroupStep, Timestep
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.envs.validation import Validated
 from marl_pipeline.errors import UserError
+from marl_pipeline.scenarios import registry
 
 LATE = 60
 """Steps after which the environments below begin to break the protocol."""

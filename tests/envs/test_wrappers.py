@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -40,8 +41,8 @@ def test_actions_observations_and_masks_are_side_by_side() -> None:
 class HalfIdle(SimpleSpread):
     """The second agent waits, and the third may only choose 2 or 4."""
 
-    def _timestep(self, reward: torch.Tensor) -> Timestep:
-        timestep = super()._timestep(reward)
+    def _timestep(self, reward: torch.Tensor, info: Mapping[str, torch.Tensor]) -> Timestep:
+        timestep = super()._timestep(reward, info)
         step = timestep.groups["agents"]
         mask, acts = step.action_mask.clone(), step.acts.clone()
         mask[:, 2, [0, 1, 3]], acts[:, 1] = False, False

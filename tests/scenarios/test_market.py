@@ -19,11 +19,12 @@ from marl_pipeline.experiments.execution import load, train
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.pipeline import overlay
 from marl_pipeline.progress import silent
+from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
 
 SMALL = {
-    "qmix": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
-    "idqn": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
+    "qmix": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
+    "idqn": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
     "ippo": {"envs": 4, "horizon": 8, "epochs": 1},
     "mappo": {"envs": 4, "horizon": 8, "epochs": 1},
 }
@@ -42,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("name", "algo"), RUNS)
 def test_symbols_and_master_learn_together(root: Path, name: str, algo: str) -> None:
     made = scenario(root, name, {}, "cpu")
-    chosen = registry.choose(algo, name, SMALL[algo])
+    chosen = choose(algo, name, SMALL[algo])
     environment = made.training(chosen.envs, 0)
     groups = {"symbols": 4, "master": 1} if name == "market/portfolio" else {"symbols": 4}
     assert {group: spec.agents for group, spec in environment.groups.items()} == groups
@@ -169,7 +170,7 @@ def job_of(env: str, algo: str, overrides: dict[str, object], *, engine: str) ->
         env_options={},
         engine=engine,
         workers=1,
-        settings=registry.choose(algo, env, overrides).as_dict(),
+        settings=choose(algo, env, overrides).as_dict(),
         seed=0,
         timesteps=200,
         evaluate_every=200,

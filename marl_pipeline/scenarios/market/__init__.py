@@ -1,5 +1,3 @@
-"""The trading market as a scenario: `market/portfolio`, `market/accounts` and `market/single`."""
+"""The trading market of params.yaml: a portfolio with its master, accounts of single symbols, or one agent for all."""
 
-from marl_pipeline.scenarios.market.scenario import market_scenario, scenario_of, synthetic_dataset
-
-__all__ = ["market_scenario", "scenario_of", "synthetic_dataset"]
+NAMES = ("market/portfolio", "market/accounts", "market/single")

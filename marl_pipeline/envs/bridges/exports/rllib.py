@@ -62,7 +62,7 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         left = {name for name in playing if views[name].left} - gone
         asked = [name for name in playing if over or cut or name in gone | left or views[name].acts]
         terminated = {name: over or name in gone for name in asked} | {ALL: over}
-        # with every agent marked, RLlib would take the end of an episode for a termination (`MultiAgentEpisode`, case 2)
+        # with every agent marked, RLlib takes the end of an episode for a termination (`MultiAgentEpisode`, case 2)
         truncated = {name: name in left for name in asked} | {ALL: cut}
         rewards = {name: views[name].reward for name in playing}
         self._playing = set(playing) - gone - left

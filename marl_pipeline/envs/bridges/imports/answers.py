@@ -56,8 +56,8 @@ def _require_inside(space: spaces.Space[Any], value: Any, what: str) -> None:
         case spaces.Box():
             _array(value, space.shape, "biuf", what)
         case spaces.Discrete():
-            number = int(_array(value, (), "iu", what))
-            if not space.start <= number < space.start + space.n:
+            number, first, options = int(_array(value, (), "iu", what)), int(space.start), int(space.n)
+            if not first <= number < first + options:
                 raise AnswerError(f"{what} must be in {space}, found {number}")
         case spaces.MultiDiscrete():
             numbers = _array(value, space.shape, "iu", what)
