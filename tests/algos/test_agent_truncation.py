@@ -103,7 +103,7 @@ def test_advantages_end_with_the_agent_by_hand() -> None:
 
 def played(environment: Shift, steps: int = 2 * EPISODE) -> Replay:
     first = environment.reset()
-    replay = Replay(environment, first, capacity=50)
+    replay = Replay(environment, first, buffer_size=50)
     for _ in range(steps):
         after = environment.step({"pair": torch.zeros(1, 2, dtype=torch.int64)})
         replay.add(
@@ -162,23 +162,24 @@ def test_on_policy_values_are_those_of_one_who_goes_on() -> None:
         "horizon": 10, "epochs": 4, "minibatches": 1, "gamma": GAMMA, "gae_lambda": 0.9, "reward": "agent",
         "learning_rate": constant(0.01), "network": {"normalise_inputs": False},
     }  # fmt: skip
-    settings = registry.choose("ippo", "shift", changes).settings
+    settings = registry.choose("ippo", changes).settings
     learner = registry.build("ippo", environment, inputs(environment), settings, seed=0, timesteps=10_000)
     assert isinstance(learner, OnPolicy)
     for _ in range(80):
         learner.advance()
-    experience = learner._collector.collect(EPISODE)["pair"]
-    value = learner.learners["pair"].real_values(experience)[0]
-    assert float(value[0, :, 1].mean()) == pytest.approx(FOREVER, rel=0.1)
+    group = learner.groups["pair"]
+    assert group.norm is not None
+    value, _ = group.critic(torch.ones(1, 2, 1), None, torch.ones(1, 2, dtype=torch.bool), None)
+    assert group.norm.denormalise(value).tolist()[0] == pytest.approx([FOREVER] * 2, rel=0.1)
 
 
 def test_action_values_are_those_of_one_who_goes_on() -> None:
     environment = Shift(4)
     changes = {
-        "learn_from": 40, "collect": 5, "updates": 20, "batch": 32, "gamma": GAMMA, "capacity": 200, "n_step": 1,
+        "learning_starts": 40, "train_freq": 5, "gradient_steps": 20, "batch": 32, "gamma": GAMMA, "buffer_size": 200, "n_step": 1, "reward_scale": 1.0,
         "look_ahead": 1,
     }  # fmt: skip
-    settings = registry.choose("dqn", "shift", changes).settings
+    settings = registry.choose("dqn", changes).settings
     learner = registry.build("dqn", environment, inputs(environment), settings, seed=0, timesteps=10_000)
     assert isinstance(learner, IDQN)
     figures: Mapping[str, float] = {}
@@ -191,7 +192,7 @@ def test_central_critics_bootstrap_from_what_the_agent_last_saw() -> None:
     """The target of the second agent's last decision is its reward and gamma times the critics' value, not the reward
     alone, and nothing is learned at the moment of the truncation, from which it did not act."""
     environment = Shift(1)
-    settings = registry.choose("maddpg", "shift", {"gamma": GAMMA, "batch": 8, "learn_from": 8}).settings
+    settings = registry.choose("maddpg", {"gamma": GAMMA, "batch": 8, "learning_starts": 8}).settings
     learner = registry.build("maddpg", environment, inputs(environment), settings, seed=0, timesteps=1000)
     assert isinstance(learner, MADDPG)
     replay = played(Shift(1))

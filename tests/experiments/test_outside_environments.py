@@ -57,10 +57,10 @@ NAME = f"gymnasium:{__name__}:Holding-v0"
 def job(algo: str, engine: str, root: Path, *, timesteps: int = 128, **options: Any) -> Job:
     changes: dict[str, Any] = {"envs": 2, "horizon": 16, "epochs": 1}
     if algo != "ppo":
-        changes = {"envs": 2, "learn_from": 32, "batch": 8}
+        changes = {"envs": 2, "learning_starts": 32, "batch": 8}
     return Job(
         algo=algo, env=NAME, env_options=options, engine=engine, workers=1,
-        settings=choose(algo, NAME, changes).as_dict(), seed=0, timesteps=timesteps, evaluate_every=32, test_episodes=5,
+        settings=choose(algo, changes).as_dict(), seed=0, timesteps=timesteps, evaluate_every=32, test_episodes=5,
         test_seed=0, device="cpu", threads=1,
     )  # fmt: skip
 
