@@ -176,7 +176,8 @@ def test_on_policy_values_are_those_of_one_who_goes_on() -> None:
 def test_action_values_are_those_of_one_who_goes_on() -> None:
     environment = Shift(4)
     changes = {
-        "learning_starts": 40, "train_freq": 5, "gradient_steps": 20, "batch": 32, "gamma": GAMMA, "buffer_size": 200, "n_step": 1, "reward_scale": 1.0,
+        "learning_starts": 40, "train_freq": 5, "gradient_steps": 20, "batch": 32, "gamma": GAMMA, "buffer_size": 200,
+        "n_step": 1, "reward_scale": 1.0,
         "look_ahead": 1,
     }  # fmt: skip
     settings = registry.choose("dqn", changes).settings
