@@ -14,12 +14,12 @@ from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constan
 from tests.algos.toy import Colours
 
 NETWORK = {
-    "hidden": [16], "memory": 0, "duelling": True, "layer_norm": False, "share": True, "agent_ids": True,
+    "hidden": [16], "memory": 0, "duelling": True, "layer_norm": False, "share_parameters": True, "agent_ids": True,
 }  # fmt: skip
 PRIORITIES = {"exponent": 0.6, "importance": constant(0.5), "floor": 1e-3}
 SMALL = {
-    "network": NETWORK, "reward_scale": 1.0, "gamma": 0.5, "n_step": 1, "look_ahead": 2, "batch": 32, "collect": 4,
-    "updates": 4, "capacity": 2000, "learn_from": 64,
+    "network": NETWORK, "reward_scale": 1.0, "gamma": 0.5, "n_step": 1, "look_ahead": 2, "batch": 32, "train_freq": 4,
+    "gradient_steps": 4, "buffer_size": 2000, "learning_starts": 64,
     "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
 }  # fmt: skip
 
@@ -70,7 +70,7 @@ def values_of(networks, algorithm, group, observation):
     "changes",
     [
         {},
-        {"network": NETWORK | {"share": False, "agent_ids": False, "layer_norm": True, "duelling": False}},
+        {"network": NETWORK | {"share_parameters": False, "agent_ids": False, "layer_norm": True, "duelling": False}},
         {"priorities": PRIORITIES},
     ],
     ids=["shared", "separate", "prioritised"],
@@ -142,7 +142,7 @@ def test_masked_actions_are_never_the_best():
 @pytest.mark.parametrize("memory", [0, 5])
 def test_agents_do_not_see_each_other_and_ids_tell_them_apart(share, memory):
     torch.manual_seed(0)
-    options = {"hidden": [8, 8], "memory": memory, "duelling": True, "layer_norm": True, "share": share}
+    options = {"hidden": [8, 8], "memory": memory, "duelling": True, "layer_norm": True, "share_parameters": share}
     rows, start = torch.randn(3, 4, 2, 5), torch.zeros(4, 2, memory) if memory else None
     ends = torch.zeros(2, 4, dtype=torch.bool)
     for ids in (True, False):
@@ -157,7 +157,14 @@ def test_agents_do_not_see_each_other_and_ids_tell_them_apart(share, memory):
 
 def test_a_memory_starts_anew_where_an_episode_ends():
     torch.manual_seed(0)
-    options = {"hidden": [8], "memory": 5, "duelling": False, "layer_norm": False, "share": True, "agent_ids": False}
+    options = {
+        "hidden": [8],
+        "memory": 5,
+        "duelling": False,
+        "layer_norm": False,
+        "share_parameters": True,
+        "agent_ids": False,
+    }
     network = QNetwork(5, 2, 3, NetworkSettings.model_validate(options))
     rows, start = torch.randn(4, 2, 2, 5), torch.randn(2, 2, 5)
     ends = torch.tensor([[False, False], [True, False], [False, False]])
@@ -170,7 +177,14 @@ def test_a_memory_starts_anew_where_an_episode_ends():
 
 def test_the_memory_is_that_of_torchs_own_gru():
     torch.manual_seed(0)
-    options = {"hidden": [8], "memory": 5, "duelling": False, "layer_norm": False, "share": True, "agent_ids": False}
+    options = {
+        "hidden": [8],
+        "memory": 5,
+        "duelling": False,
+        "layer_norm": False,
+        "share_parameters": True,
+        "agent_ids": False,
+    }
     gru = QNetwork(3, 1, 2, NetworkSettings.model_validate(options)).memory
     reference = torch.nn.GRU(8, 5)
     reference.load_state_dict(
@@ -201,8 +215,8 @@ def test_a_known_duelling_value():
     [
         ({"network": NETWORK | {"memory": 8}}, "idqn: network.memory must be 0"),
         (
-            {"capacity": 16, "learn_from": 16, "look_ahead": 3},
-            "capacity is too small: 2 steps in each of 8 copies.*at least 32",
+            {"buffer_size": 16, "learning_starts": 16, "look_ahead": 3},
+            "buffer_size is too small: 2 steps in each of 8 copies.*at least 32",
         ),
         ({"n_step": 5}, "look_ahead 2 is shorter than n_step 5"),
     ],

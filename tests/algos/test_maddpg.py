@@ -25,8 +25,8 @@ def constant(value):
 def settings(**overrides):
     descent = {"optimizer": "adam", "learning_rate": constant(0.01), "epsilon": 1e-8, "max_grad_norm": 10.0}
     small = {
-        "hidden": [32], "actor": descent, "critic": descent, "batch": 64, "updates": 1, "capacity": 4000,
-        "learn_from": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
+        "hidden": [32], "actor": descent, "critic": descent, "batch": 64, "gradient_steps": 1, "buffer_size": 4000,
+        "learning_starts": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
 
@@ -96,7 +96,7 @@ def plain(network, copy_, agent, row):
 @pytest.mark.parametrize("critics", [1, 2])
 @torch.no_grad()
 def test_targets_are_those_of_a_plain_loop(share, critics):
-    agent = learner(share=share, critics=critics, reward_scale=0.3)
+    agent = learner(share_parameters=share, critics=critics, reward_scale=0.3)
     for parameter in (*agent.target_actors.parameters(), *agent.target_critics.parameters()):
         parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
     _, later, in_force, returns, factor, noise = random_batch(agent)
@@ -126,7 +126,7 @@ def test_targets_are_those_of_a_plain_loop(share, critics):
 @pytest.mark.parametrize("share", [True, False])
 @torch.no_grad()
 def test_a_deviation_is_the_joint_row_with_one_action_replaced(share):
-    agent = learner(share=share, critics=2)
+    agent = learner(share_parameters=share, critics=2)
     now, _, in_force, *_ = random_batch(agent)
     row = torch.cat([now.joint, *[code.flatten(1) for code in in_force.values()]], -1)
     other = torch.randn(12, 2, 6)
@@ -139,7 +139,7 @@ def test_a_deviation_is_the_joint_row_with_one_action_replaced(share):
 
 
 def test_an_actor_s_gradient_goes_through_its_own_action_only():
-    agent = learner(share=False, raw_penalty=0.0)
+    agent = learner(share_parameters=False, raw_penalty=0.0)
     now, _, in_force, _, _, noise = random_batch(agent)
     nobody = {"speakers": torch.zeros(12, 2, dtype=torch.bool), "driver": torch.zeros(12, 1, dtype=torch.bool)}
     only = {**nobody, "speakers": torch.tensor([True, False]).expand(12, 2)}
@@ -168,7 +168,7 @@ def test_an_actor_s_gradient_is_that_of_its_value():
 
 
 def test_only_the_actors_move_in_the_actors_step():
-    agent = learner(learn_from=1, batch=8, actor_every=10**6)
+    agent = learner(learning_starts=1, batch=8, actor_every=10**6)
     before = [weight.clone() for weight in agent.policy.module.parameters()]
     agent.advance()
     agent.advance()
@@ -194,7 +194,7 @@ def test_absent_agents_and_waiting_ones_teach_nothing():
 
 
 def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
-    agent = learner(random_actions=constant(0.3))
+    agent = learner(exploration=constant(0.3))
     env, generator = Echo(64, 1), torch.Generator().manual_seed(0)
     for exploring in (generator, None):
         timestep, memory = env.reset(), agent.policy.start(64)
@@ -210,7 +210,7 @@ def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
 
 
 def test_without_a_generator_it_acts_greedily():
-    agent = learner(noise={"kind": "gaussian", "scale": constant(1.0), "reversion": 0.15})
+    agent = learner(exploration_noise={"kind": "gaussian", "scale": constant(1.0), "reversion": 0.15})
     timestep, memory = Echo(64, 1).reset(), agent.policy.start(64)
     first, again = (agent.policy.act(timestep, memory, None)[0] for _ in range(2))
     explored = agent.policy.act(timestep, memory, torch.Generator().manual_seed(0))[0]
@@ -222,7 +222,7 @@ def test_without_a_generator_it_acts_greedily():
 @pytest.mark.parametrize("share", [True, False])
 def test_it_learns_choices_and_ranges(share):
     """Most of what can be earned; the start is far from it."""
-    agent = learner(envs=32, timesteps=16_000, share=share)
+    agent = learner(envs=32, timesteps=16_000, share_parameters=share)
     earned, best = greedy_returns(Echo(256, 99), agent.policy).mean(), greedy_returns(Echo(256, 99), Repeats()).mean()
     assert earned < best - 5
     turns(agent, 500)
@@ -243,9 +243,9 @@ class Repeats:
 VARIANTS = {
     "plain": {},
     "twins": {
-        "critics": 2, "actor_every": 2, "target_noise": 0.2, "share": False, "critic_sees": "state",
-        "noise": {"kind": "ornstein_uhlenbeck", "scale": constant(0.5), "reversion": 0.15},
-        "random_actions": constant(0.1),
+        "critics": 2, "actor_every": 2, "target_noise": 0.2, "share_parameters": False, "critic_sees": "state",
+        "exploration_noise": {"kind": "ornstein_uhlenbeck", "scale": constant(0.5), "reversion": 0.15},
+        "exploration": constant(0.1),
     },
 }  # fmt: skip
 

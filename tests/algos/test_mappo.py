@@ -153,12 +153,12 @@ def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
     for memory in (kept.inputs["actor_memory"], kept.inputs["critic_memory"]):
         assert not bool(memory[started].any())
         assert bool(memory[~started].any(-1).all())
-    before = learned.state_dict()["team"]
-    learned._team.decide(learned._collector._timestep, None)
-    assert_same_bytes(learned.state_dict()["team"], before)
-    learned._team.decide(learned._collector._timestep, generator())
+    before = learned.state_dict()["actors"]
+    learned._actors.decide(learned._collector._timestep, None)
+    assert_same_bytes(learned.state_dict()["actors"], before)
+    learned._actors.decide(learned._collector._timestep, generator())
     with pytest.raises(AssertionError):
-        assert_same_bytes(learned.state_dict()["team"], before)
+        assert_same_bytes(learned.state_dict()["actors"], before)
 
 
 @pytest.mark.parametrize(("memory", "chunk"), [("none", 1), ("gru", 6)])

@@ -22,9 +22,11 @@ from tests.algos.toy import Colours
 from tests.algos.wild import Wild
 
 SMALL = {
-    "network": {"hidden": [16], "memory": 0, "duelling": False, "layer_norm": False, "share": True, "agent_ids": True},
+    "network": {"hidden": [16], "memory": 0, "duelling": False, "layer_norm": False, "share_parameters": True,
+                "agent_ids": True},
     "mixer": {"kind": "monotonic", "width": 8, "hyper": 16},
-    "reward_scale": 1.0, "window": 4, "batch": 16, "collect": 4, "updates": 4, "capacity": 2000, "learn_from": 64,
+    "reward_scale": 1.0, "window": 4, "batch": 16, "train_freq": 4, "gradient_steps": 4, "buffer_size": 2000,
+    "learning_starts": 64,
     "targets": "lambda", "td_lambda": 0.5, "n_step": 2,
 }  # fmt: skip
 FAST = {
@@ -214,8 +216,8 @@ def test_groups_with_different_clocks_and_actions_learn_together(changes):
 
 
 TWO_STEP = SMALL | FAST | {
-    "epsilon": constant(1.0), "gamma": 0.99, "targets": "n_step", "n_step": 1, "window": 2, "batch": 32, "collect": 2,
-    "updates": 2, "target": {"every": 50, "rate": 1.0},
+    "exploration": constant(1.0), "gamma": 0.99, "targets": "n_step", "n_step": 1, "window": 2, "batch": 32,
+    "train_freq": 2, "gradient_steps": 2, "target": {"every": 50, "rate": 1.0},
 }  # fmt: skip
 
 
@@ -271,14 +273,14 @@ def test_continuous_actions_are_refused():
 
 
 def test_learning_waits_until_there_is_a_window():
-    algorithm = toy(learn_from=1, collect=1)
+    algorithm = toy(learning_starts=1, train_freq=1)
     assert [len(algorithm.advance().metrics) for _ in range(5)] == [1, 1, 1, 4, 4]
 
 
 @pytest.mark.parametrize(("changes", "least"), [(SMALL, 40), (RECURRENT, 64)], ids=["feed-forward", "recurrent"])
 def test_a_replay_too_small_for_a_window_is_refused(changes, least):
-    with pytest.raises(UserError, match=f"qmix: capacity is too small.*at least {least}"):
-        toy(**changes | {"capacity": 16, "learn_from": 16})
-    algorithm = toy(**changes | {"capacity": least, "learn_from": 16})
+    with pytest.raises(UserError, match=f"qmix: buffer_size is too small.*at least {least}"):
+        toy(**changes | {"buffer_size": 16, "learning_starts": 16})
+    algorithm = toy(**changes | {"buffer_size": least, "learning_starts": 16})
     turns(algorithm, 12)
     assert math.isfinite(algorithm.advance().metrics["loss"])

@@ -76,10 +76,16 @@ class PlainMarket:
 
 @dataclass
 class Account:
-    """One book over the symbols `names` (all of them, or one)."""
+    """One book over the symbols `names`, that began with `capital`.
+
+    Attributes:
+        directive: (risk multiplier, cap as a share of the position limit, share of the open positions), as it applies.
+    """
 
     names: list[int]
     cash: float
+    capital: float
+    directive: tuple[float, float, float] = (1.0, 1.0, 1.0)
     shares: dict[int, float] = field(default_factory=dict)
     invested: dict[int, float] = field(default_factory=dict)
     trades: dict[int, int] = field(default_factory=dict)
@@ -95,16 +101,27 @@ class PlainGame:
     """One environment of the trading game.
 
     Args:
-        pooled: one portfolio (True) or an account per symbol.
-        directive: (risk multiplier, cap as a share of the position limit, share of the open positions) in force.
+        pooled: accounts are portfolios: one of all symbols, or those of `account_of` (else there is one per symbol).
+        least: share of the position cap below which an order is not worth executing.
     """
 
-    def __init__(self, market: PlainMarket, pooled: bool, start: int, in_play: list[bool] | None = None) -> None:
+    def __init__(
+        self,
+        market: PlainMarket,
+        pooled: bool,
+        start: int,
+        in_play: list[bool] | None = None,
+        account_of: list[int] | None = None,
+        least: float = 0.001,
+    ) -> None:
         self.market, self.params, self.pooled, self.t = market, market.params, pooled, start
         self.in_play = in_play or [True] * market.size
-        self.directive = (1.0, 1.0, 1.0)
-        groups = [list(range(market.size))] if pooled else [[n] for n in range(market.size)]
-        self.accounts = [Account(names, self.params.initial_cash, peak=self.params.initial_cash) for names in groups]
+        table = account_of or ([0] * market.size if pooled else list(range(market.size)))
+        groups = [[n for n, account in enumerate(table) if account == a] for a in range(max(table) + 1)]
+        cash = self.params.initial_cash / len(groups) if pooled else self.params.initial_cash
+        self.accounts = [Account(names, cash, cash, peak=cash) for names in groups]
+        self.least = least
+        self.ordered: list[float] | None = None  # shares, where they are ordered instead of actions
 
     # -- rules ---------------------------------------------------------------------------------------------------
 
@@ -138,13 +155,16 @@ class PlainGame:
 
     def closed(self, account: Account, n: int, action: int) -> float:
         """The share of the position that the action closes."""
+        if self.ordered is not None:
+            share = -self.ordered[n] / self.held(account, n) if self.ordered[n] < 0 else 0.0
+            return 1.0 if share > 1 - 1e-8 else share
         if self.side(account, n, action) > 0:
             return {PARTIAL: self.params.partial_exit, ALL: 1.0}.get(action, 0.0)
         return dict(zip(BUYS, self.params.entry_sizes, strict=True)).get(action, 0.0)
 
     def cap(self, account: Account) -> float:
         limits = self.params.limits
-        cap = (limits.position if self.pooled else 1.0) * self.directive[1]
+        cap = (limits.position if self.pooled else 1.0) * account.directive[1]
         return cap * limits.reentry_scale if account.halt == "reduced" else cap
 
     def exposure_limit(self) -> float:
@@ -153,8 +173,8 @@ class PlainGame:
             return limits.gross_leverage - limits.min_cash
         return min(limits.gross_leverage, 1 - limits.min_cash)
 
-    def slots(self) -> int:
-        return max(1, math.floor(self.params.limits.open_positions * self.directive[2] + 1e-9))
+    def slots(self, account: Account) -> int:
+        return max(1, math.floor(self.params.limits.open_positions * account.directive[2] + 1e-9))
 
     def mask(self, account: Account, n: int) -> list[bool]:
         limits, value = self.params.limits, self.held(account, n) * self.market.mark(self.t, n)
@@ -166,11 +186,11 @@ class PlainGame:
             and account.trades.get(n, 0) < limits.trades_per_day
         )
         turnover_left = account.turnover < limits.turnover_per_day * (1 - 1e-9)
-        smallest = 0.001 * cap * equity
+        smallest = self.least * cap * equity
         funded = self.exposure_limit() * equity - self.gross(account) > smallest
         room = cap * equity - abs(value) > smallest
         open_count = sum(self.held(account, m) != 0 for m in account.names)
-        slot = not self.pooled or value != 0 or open_count < self.slots()
+        slot = not self.pooled or value != 0 or open_count < self.slots(account)
         grow = free and turnover_left and funded and room and slot
         shrink = free and turnover_left and value != 0
         buy = shrink if value < 0 else grow
@@ -206,8 +226,31 @@ class PlainGame:
         """Plays `actions` (one per symbol) from bar t to t + 1."""
         masks = {n: self.mask(account, n) for account in self.accounts for n in account.names}
         allowed = [a if masks[n][a] else HOLD for n, a in enumerate(actions)]
+        self._play(allowed)
+
+    def order(self, shares: list[float]) -> None:
+        """From bar t to t + 1 with orders in shares, buys positive, instead of actions."""
+        self.ordered = shares
+        self._play([LARGE if order > 0 else ALL if order < 0 else HOLD for order in shares])
+        self.ordered = None
+
+    def orders_for(self, weights: list[float]) -> list[float]:
+        """Shares to order at the close of t in one portfolio for `weights`; NaN asks for nothing."""
+        (account,) = self.accounts
+        equity, limit = self.equity(account), self.params.limits.trades_per_day
+        total = max(sum(weight for weight in weights if not math.isnan(weight)), 1.0)
+        orders = []
+        for n, weight in enumerate(weights):
+            free = self.market.tradable(self.t, n) and account.halt in ("normal", "reduced")
+            asked = free and not math.isnan(weight) and account.trades.get(n, 0) < limit
+            wanted = weight / total * equity / self.market.mark(self.t, n)
+            change = wanted - self.held(account, n) if asked else 0.0
+            orders.append(change if abs(change) > 1e-8 * max(wanted, self.held(account, n)) else 0.0)
+        return orders
+
+    def _play(self, actions: list[int]) -> None:
         for account in self.accounts:
-            self._trade(account, allowed)
+            self._trade(account, actions)
         self.t += 1
         for account in self.accounts:
             self._judge(account)
@@ -224,7 +267,7 @@ class PlainGame:
         price = {n: market.fill(t + 1, n) or market.mark(t, n) for n in account.names}
         equity = account.cash + sum(self.held(account, n) * price[n] for n in account.names)
         value = {n: abs(self.held(account, n)) * price[n] for n in account.names}
-        smallest = 0.001 * cap * equity
+        smallest = self.least * cap * equity
 
         liquidating = account.halt == "liquidating"
         excess = 0.0
@@ -262,7 +305,7 @@ class PlainGame:
             before = self.held(account, n)
             traded = side * (grown[n] - reduced[n])
             account.cash -= traded * price[n] + cost
-            turned += notional / max(equity, 1e-6 * params.initial_cash)
+            turned += notional / max(equity, 1e-6 * account.capital)
             account.shares[n] = before + traded
             if grown[n] > 0:
                 account.invested[n] = account.invested.get(n, 0.0) + side * notional + cost
@@ -289,8 +332,11 @@ class PlainGame:
         limits = self.params.limits
         amount: dict[int, float] = {}
         for n in account.names:
-            budget = self.added(account, n, actions[n]) * self.directive[0] * cap * equity_before
-            shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
+            if self.ordered is None:
+                budget = self.added(account, n, actions[n]) * account.directive[0] * cap * equity_before
+                shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
+            else:
+                shares = min(max(self.ordered[n], 0.0), self.capacity(n))
             amount[n] = min(shares * price[n], max(cap * equity - value[n], 0.0)) if shares > 0 else 0.0
             if shares > 0 and self.held(account, n) == 0 and self.pooled:
                 amount[n] = amount[n] if self._gets_slot(account, actions, n) else 0.0
@@ -312,9 +358,10 @@ class PlainGame:
         return grown
 
     def _gets_slot(self, account: Account, actions: list[int], n: int) -> bool:
-        """Larger orders first, then in turn from a symbol that moves with the bar."""
-        free = self.slots() - sum(self.held(account, m) != 0 for m in account.names)
-        size, first = self.market.size, self.t * 7919 % self.market.size
+        """Larger orders first, then in turn from a symbol of the account that moves with the bar."""
+        free = self.slots(account) - sum(self.held(account, m) != 0 for m in account.names)
+        size = len(account.names)
+        first = self.t * 7919 % size
         rank = {LARGE: 0, MEDIUM: 1, SMALL: 2}
         if self.params.allow_short:
             rank |= {ALL: 0, PARTIAL: 2}
@@ -323,11 +370,11 @@ class PlainGame:
             for m in account.names
             if actions[m] in rank and self.held(account, m) == 0 and self.capacity(m) > 0 and self._budget(account) > 0
         ]
-        queue = sorted(opening, key=lambda m: (rank[actions[m]], (m - first) % size))
+        queue = sorted(opening, key=lambda m: (rank[actions[m]], (account.names.index(m) - first) % size))
         return queue.index(n) < free
 
     def _budget(self, account: Account) -> float:
-        return self.directive[0] * self.cap(account) * self.equity(account)
+        return account.directive[0] * self.cap(account) * self.equity(account)
 
     def _judge(self, account: Account) -> None:
         limits, equity = self.params.limits, self.equity(account)
@@ -343,7 +390,7 @@ class PlainGame:
                 else:
                     account.halt = "normal"
         account.peak = max(account.peak, equity)
-        account.alive = account.alive and equity > 1e-6 * self.params.initial_cash
+        account.alive = account.alive and equity > 1e-6 * account.capital
         allowed = limits.portfolio_drawdown if self.pooled else limits.account_drawdown
         if account.halt in ("normal", "reduced") and account.peak > equity <= account.peak * (1 - allowed):
             account.halt = "flat" if flat else "liquidating"

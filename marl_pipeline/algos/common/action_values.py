@@ -24,7 +24,7 @@ class NetworkSettings(Section):
     Attributes:
         hidden: widths of the layers before the head (and before the memory).
         memory: width of the GRU's memory; 0 for a network without memory.
-        share: one set of weights for all agents of a group, or one each.
+        share_parameters: one set of weights for all agents of a group, or one each.
         agent_ids: tells shared weights which agent it is: an own bias of the first layer, as a one-hot input gives.
     """
 
@@ -32,7 +32,7 @@ class NetworkSettings(Section):
     memory: Annotated[int, Field(ge=0)]
     duelling: bool
     layer_norm: bool
-    share: bool
+    share_parameters: bool
     agent_ids: bool
 
 
@@ -41,7 +41,7 @@ class QNetwork(nn.Module):
 
     def __init__(self, inputs: int, agents: int, actions: int, settings: NetworkSettings) -> None:
         super().__init__()
-        own = None if settings.share else agents
+        own = None if settings.share_parameters else agents
         self.first = linear(inputs, settings.hidden[0], own)
         bound = inputs**-0.5
         self.identity = (

@@ -28,7 +28,7 @@ class DecentralisedActors:
         inputs: Inputs,
         *,
         hidden: Sequence[int],
-        share: bool,
+        share_parameters: bool,
         temperature: float,
         noise: Noise,
         generator: torch.Generator,
@@ -41,7 +41,7 @@ class DecentralisedActors:
                 name: StackedMLP(
                     1,
                     spec.agents,
-                    shared=share,
+                    shared=share_parameters,
                     widths=(inputs.width(name), *hidden, self.codes[name].width),
                     output_scale=0.1,
                     generator=generator,

@@ -15,16 +15,16 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import Features
-from marl_pipeline.envs.protocol import Discrete, Environment, GroupStep
+from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
-from marl_pipeline.training.engines.task import Task, Trained, cpu_weights
-from marl_pipeline.training.loop import Evaluation, Run
+from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
+from marl_pipeline.training.loop import Evaluate, Evaluation, Run
 
 
 @dataclass
 class Watch:
-    """Follows a library's loop as `experiment.run` follows the project's own.
+    """Follows a library's loop as `training.loop.train` does the project's own.
 
     Attributes:
         policy: of the project; `load` brings the library's present weights into it.
@@ -39,8 +39,17 @@ class Watch:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    best: Evaluation | None = None
+    best_weights: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Raises:
+        UserError: the task asks for what only the project's own loop can do.
+        """
+        asked = {"start": self.task.start is not None, "curriculum": self.task.curriculum}
+        for name, value in asked.items():
+            if value:
+                raise UserError(f"{self.task.label}: {name} needs engine torch or ray")
         self._began = time.perf_counter()
 
     def turn(self, steps: int, metrics: Mapping[str, float]) -> bool:
@@ -51,18 +60,28 @@ class Watch:
         self.steps, self.metrics = steps, metrics
         over = steps >= task.timesteps
         told = dict(metrics)
-        if over or steps // task.evaluate_every > before // task.evaluate_every:
-            self.load()
-            returns = task.evaluate(self.policy)
-            self.evaluations.append(Evaluation(steps, float(returns.mean()), float(returns.std())))
-            told["test_return"] = self.evaluations[-1].mean
+        if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
+            told[task.score] = self._evaluate(task.evaluate)
         task.on_step(task.label, min(steps, task.timesteps), task.timesteps, told)
         self._began = time.perf_counter()
         return over
 
+    def _evaluate(self, evaluate: Evaluate) -> float:
+        """Plays the present weights, and keeps them where the task selects and they are the best so far."""
+        self.load()
+        returns = evaluate(self.policy)
+        std = float(returns.std()) if len(returns) > 1 else 0.0
+        evaluation = Evaluation(self.steps, float(returns.mean()), std)
+        self.evaluations.append(evaluation)
+        if self.task.select and (self.best is None or evaluation.mean > self.best.mean):
+            self.best, self.best_weights = evaluation, cpu_weights(self.policy.module)
+        return evaluation.mean
+
     def state(self) -> State:
         """What a checkpoint needs of it."""
         return {
+            "best": None if self.best is None else [self.best.steps, self.best.mean, self.best.std],
+            "best_weights": self.best_weights,
             "steps": self.steps,
             "evaluations": [[entry.steps, entry.mean, entry.std] for entry in self.evaluations],
             "metrics": dict(self.metrics),
@@ -71,12 +90,25 @@ class Watch:
     def resume(self, state: State) -> None:
         self.steps, self.metrics = int(state["steps"]), state["metrics"]
         self.evaluations = [Evaluation(*entry) for entry in state["evaluations"]]
+        self.best = None if state["best"] is None else Evaluation(*state["best"])
+        self.best_weights = dict(state["best_weights"])
 
     def trained(self) -> Trained:
-        """The policy as it is now."""
+        """The policy as it is now, or that of the best evaluation where the task selects."""
         self.load()
-        run = Run(self.steps, tuple(self.evaluations), self.metrics, self.seconds, self.timed_steps)
-        return Trained(cpu_weights(self.policy.module), run)
+        weights = cpu_weights(self.policy.module) if self.best is None else self.best_weights
+        evaluations = tuple(self.evaluations)
+        means = [one.mean for one in evaluations]
+        run = Run(
+            self.steps,
+            evaluations,
+            self.metrics,
+            self.seconds,
+            self.timed_steps,
+            curves={self.task.score: ([one.steps for one in evaluations], means)} if means else {},
+            selected=self.best,
+        )
+        return Trained(weights, run)
 
 
 def row_features(task: Task) -> Features:
@@ -105,13 +137,13 @@ def training_environment(task: Task, copies: int, seed: int, reward: str) -> Env
     return SharedReward(environment) if reward == "team" else environment
 
 
-def on_policy_settings(task: Task, engine: str) -> PPOSettings:
-    """The settings of an algorithm that the library has under the name PPO.
+def on_policy_settings(task: Task, engine: str, spaces: tuple[type[ActionSpace], ...]) -> PPOSettings:
+    """The settings of an algorithm that the library has under the name PPO, for actions of these `spaces`.
 
     Raises:
         UserError: the algorithm is another one, or what it asks for has no counterpart.
     """
-    require_discrete(task, engine)
+    require_spaces(task, engine, spaces)
     settings = task.settings
     if not isinstance(settings, PPOSettings):
         raise UserError(f"engine {engine}: it has no {task.algorithm}: choose engine torch")
@@ -124,13 +156,17 @@ def on_policy_settings(task: Task, engine: str) -> PPOSettings:
     return settings
 
 
-def require_discrete(task: Task, engine: str) -> None:
+def require_spaces(task: Task, engine: str, spaces: tuple[type[ActionSpace], ...]) -> None:
     """Raises:
-    UserError: a group's actions are not one of n.
+    UserError: a group's actions are of another kind than the engine learns here.
     """
+    wanted = " or ".join(space.__name__ for space in spaces)
     for group, spec in task.make(1, task.seed).groups.items():
-        if not isinstance(spec.actions, Discrete):
-            raise UserError(f"engine {engine}: group {group!r} has {spec.actions}, not one of n: choose engine torch")
+        if not isinstance(spec.actions, spaces):
+            raise UserError(
+                f"engine {engine}: the actions of group {group!r} must be {wanted}, found {spec.actions}: choose "
+                "engine torch"
+            )
 
 
 def require_plain(acceleration: Acceleration, engine: str) -> None:
