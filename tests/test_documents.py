@@ -9,6 +9,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from marl_pipeline.agents.rules import RULES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -48,3 +50,10 @@ def test_links_between_documents_lead_somewhere() -> None:
         if page.exists():
             for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_rule_and_its_options_are_listed() -> None:
+    listed = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", (ROOT / "docs" / "rules.md").read_text(), re.MULTILINE))
+    assert listed.keys() == RULES.keys()
+    for name, kind in RULES.items():
+        assert set(re.findall(r"([a-z_]+)=", listed[name])) == set(kind.model_fields), name

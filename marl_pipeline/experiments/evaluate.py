@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from marl_pipeline.envs.protocol import closing
 from marl_pipeline.evaluation.play import greedy_returns
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import Job
@@ -78,7 +79,8 @@ def evaluate_run(
     try:
         with SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags) as recorder:
             policy = engines.load(job, made, folder)
-            returns = greedy_returns(made.test(episodes, seed), policy).to(torch.float32)
+            with closing(made.test(episodes, seed)) as environment:
+                returns = greedy_returns(environment, policy).to(torch.float32)
             mean, std = float(returns.mean()), float(returns.std())
             if not math.isfinite(mean):
                 raise FloatingPointError(f"{folder}: the returns are not finite")

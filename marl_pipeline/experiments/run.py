@@ -16,6 +16,7 @@ from torch import Tensor
 
 from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.checkpoint import FileCheckpointer
+from marl_pipeline.envs.protocol import closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.play import greedy_returns
 from marl_pipeline.experiments import execution as engines
@@ -23,7 +24,7 @@ from marl_pipeline.experiments.job import CHECKPOINTS, LOCKS, Job
 from marl_pipeline.pipeline.harness import set_threads
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags
 from marl_pipeline.progress import OnStep
-from marl_pipeline.scenarios.registry import scenario
+from marl_pipeline.scenarios.registry import check_first_steps, scenario
 from marl_pipeline.scenarios.scenario import Scenario
 from marl_pipeline.store.runs import RUN, TIMING, new_run, read_run, read_timing, write_json
 from marl_pipeline.training.loop import Evaluate, Evaluation, Run
@@ -92,6 +93,8 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
         _keep_another(folder, record["job"], job)
     _will_learn(job)
     with _held(root, folder), _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
+        if not (checkpoint.folder / "state.pt").exists():
+            check_first_steps(job.env, made, job.seed)
         with _recorded(job, key, root, on_step) as (recorder, recorded):
             with new_run(folder) as partial:
                 done = engines.train(
@@ -135,7 +138,8 @@ def interval_of(mean: float, std: float, episodes: int) -> tuple[float, float]:
 
 def _evaluate(job: Job, made: Scenario) -> Evaluate:
     def evaluate(policy: Policy) -> Tensor:
-        return greedy_returns(made.test(job.test_episodes, job.test_seed), policy)
+        with closing(made.test(job.test_episodes, job.test_seed)) as environment:
+            return greedy_returns(environment, policy)
 
     return evaluate
 

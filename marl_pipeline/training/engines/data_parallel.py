@@ -18,6 +18,7 @@ from torch import Tensor
 from marl_pipeline.algos.common.algorithm import Advance, Algorithm, Policy
 from marl_pipeline.algos.common.algorithm import Weights as Learned
 from marl_pipeline.checkpoint import Checkpointer, State
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import silent
@@ -145,7 +146,11 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
 def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
     """Trains one of the project's own algorithms in this process; the engine `torch`."""
     copies = reduction.share(task.num_envs, "copies of the environment")
-    environment = task.make(copies, reduction.own_seed(task.seed))
+    with closing(task.make(copies, reduction.own_seed(task.seed))) as environment:
+        return _train(task, environment, reduction)
+
+
+def _train(task: Task, environment: Environment, reduction: Reduction) -> Trained:
     algorithm = task.build(
         environment,
         task.inputs,
