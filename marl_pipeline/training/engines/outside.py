@@ -15,6 +15,7 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import Features
+from marl_pipeline.envs.episodes import EpisodeMetric, MeasuredEpisodes
 from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
@@ -28,7 +29,8 @@ class Watch:
 
     Attributes:
         policy: of the project; `load` brings the library's present weights into it.
-        steps: environment steps taken, all copies together.
+        steps: environment steps taken, all environments together.
+        measured: the episodes that the library plays, where they are played in this process.
     """
 
     task: Task
@@ -39,6 +41,7 @@ class Watch:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         """Raises:
@@ -57,12 +60,13 @@ class Watch:
         self.timed_steps += steps - before
         self.steps, self.metrics = steps, metrics
         over = steps >= task.timesteps
-        told = dict(metrics)
+        told = dict(metrics) if self.measured is None else {**metrics, **self.measured.collected()}
         if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
             self.load()
-            returns = task.evaluate(self.policy)
-            self.evaluations.append(Evaluation(steps, float(returns.mean()), float(returns.std())))
-            told["test_return"] = self.evaluations[-1].mean
+            evaluation = Evaluation.of(steps, task.evaluate(self.policy))
+            self.evaluations.append(evaluation)
+            told["test_return"] = evaluation.mean
+            told |= {f"test/{name}": figure["mean"] for name, figure in evaluation.metrics.items()}
         task.on_step(task.label, min(steps, task.timesteps), task.timesteps, told)
         self._began = time.perf_counter()
         return over
@@ -71,7 +75,7 @@ class Watch:
         """What a checkpoint needs of it."""
         return {
             "steps": self.steps,
-            "evaluations": [[entry.steps, entry.mean, entry.std] for entry in self.evaluations],
+            "evaluations": [entry.as_list() for entry in self.evaluations],
             "metrics": dict(self.metrics),
         }
 
@@ -84,6 +88,26 @@ class Watch:
         self.load()
         run = Run(self.steps, tuple(self.evaluations), self.metrics, self.seconds, self.timed_steps)
         return Trained(cpu_weights(self.policy.module), run)
+
+
+class Measured:
+    """The episodes of all environments that a library has had made in this process."""
+
+    def __init__(self, metrics: Mapping[str, EpisodeMetric]) -> None:
+        self._metrics = metrics
+        self._environment: MeasuredEpisodes | None = None
+
+    def watch(self, environment: Environment) -> Environment:
+        """The environment to step; it takes the place of the one before."""
+        if not self._metrics:
+            return environment
+        self._environment = MeasuredEpisodes(environment, self._metrics)
+        return self._environment
+
+    def collected(self) -> dict[str, float]:
+        """`episode/<metric>`: means over the episodes that have ended since the last call."""
+        found = {} if self._environment is None else self._environment.collected()
+        return {f"episode/{name}": mean for name, mean in found.items()}
 
 
 def row_features(task: Task) -> Features:
@@ -106,9 +130,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def training_environment(task: Task, copies: int, seed: int, reward: str) -> Environment:
-    """What the library steps: every agent is paid its own reward or, with `team`, what the team earned."""
+def training_environment(
+    task: Task, copies: int, seed: int, reward: str, measured: Measured | None = None
+) -> Environment:
+    """What the library steps: every agent earns its own reward or, with `team`, what the team earned.
+
+    Args:
+        measured: takes note of the environment, whose episodes it measures.
+    """
     environment = task.make(copies, seed)
+    if measured is not None:
+        environment = measured.watch(environment)
     return SharedReward(environment) if reward == "team" else environment
 
 

@@ -32,6 +32,7 @@ from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.engines.outside import (
+    Measured,
     Watch,
     on_policy_settings,
     one_thread,
@@ -77,13 +78,14 @@ def train(task: Task) -> Trained:
         raise UserError("engine sb3: it has no central critic: choose ppo, or engine torch or rllib")
     saved = task.checkpoint.load()
     seed = stream_seed(task.seed, f"sb3 from {0 if saved is None else saved['steps']}") % 2**31
+    measured = Measured(task.metrics)
     with one_thread():
         if isinstance(task.settings, IDQNSettings):
-            learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed), seed)
+            learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed, measured), seed)
         else:
             settings = on_policy_settings(task, "sb3", (Discrete, MultiDiscrete))
-            learner = _ppo(task, settings, _rows(task, settings.reward, seed), seed)
-        return _learn(task, learner, saved)
+            learner = _ppo(task, settings, _rows(task, settings.reward, seed, measured), seed)
+        return _learn(task, learner, saved, measured)
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ class Learner:
             moments.mean, moments.var, moments.count = np.asarray(mean), np.asarray(variance), count
 
 
-def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
+def _rows(task: Task, reward: str, seed: int, measured: Measured) -> StableBaselines3VecEnv:
     def make(seed: int) -> Environment:
-        return training_environment(task, task.num_envs, seed, reward)
+        return training_environment(task, task.num_envs, seed, reward, measured)
 
     groups = make(seed).groups
     if len(groups) > 1:
@@ -248,9 +250,14 @@ def _rate(schedule: Schedule) -> Callable[[float], float]:
     return lambda left: schedule.at(min(max(1.0 - left, 0.0), 1.0))
 
 
-def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
+def _learn(task: Task, learner: Learner, saved: State | None, measured: Measured) -> Trained:
     model, policy = learner.model, blank_policy(task)
-    watch = Watch(task, policy, lambda: transfer(learner.parameters, list(policy.module.parameters())))
+    watch = Watch(
+        task,
+        policy,
+        lambda: transfer(learner.parameters, list(policy.module.parameters())),
+        measured=measured,
+    )
     model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder behind
     agents = model.n_envs // task.num_envs
     if saved is not None:
