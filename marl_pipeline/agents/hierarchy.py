@@ -24,12 +24,13 @@ Tier = Literal["symbols", "master"]
 
 class HierarchySettings(Section):
     """Attributes:
-    symbols, master: of the two tiers. The rollouts of tiers that learn together are as long as the longer horizon.
+    symbols, master: of the two tiers; None for a master that is not there. The rollouts of tiers that learn together
+        are as long as the longer horizon.
     learn: the tiers that learn; the other one acts by its mode, as it will when it trades.
     """
 
     symbols: PPOSettings
-    master: MAPPOSettings
+    master: MAPPOSettings | None
     learn: tuple[Tier, ...]
 
 
@@ -49,7 +50,7 @@ class Hierarchy(OnPolicy):
         super().__init__(
             environment,
             inputs,
-            {"symbols": settings.symbols, "master": settings.master},
+            {"symbols": settings.symbols} | ({} if settings.master is None else {"master": settings.master}),
             seed=seed,
             timesteps=timesteps,
             reduction=reduction,

@@ -51,6 +51,9 @@ class OnPolicy:
     ) -> None:
         specs = with_message(environment.groups, message)
         inputs = inputs.of(specs) if message is not None else inputs
+        unknown = [name for name in specs if not isinstance(settings, PPOSettings) and name not in settings]
+        if unknown:
+            raise UserError(f"no settings for group {', '.join(unknown)}")
         self.settings = {name: settings if isinstance(settings, PPOSettings) else settings[name] for name in specs}
         learning = [name for name in specs if learn is None or name in learn]
         if not learning:

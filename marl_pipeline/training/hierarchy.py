@@ -58,6 +58,10 @@ class Tiers:
         """
         return HierarchySettings(symbols=ppo_settings(self.symbols), master=mappo_settings(self.master), learn=learn)
 
+    def symbols_alone(self) -> HierarchySettings:
+        """Of symbol agents without a master."""
+        return HierarchySettings(symbols=ppo_settings(self.symbols), master=None, learn=("symbols",))
+
 
 def ppo_settings(params: TrainSymbolAgentsParams) -> PPOSettings:
     """Raises:
@@ -113,7 +117,7 @@ def train_symbol_agents(
 
     Directives are drawn at random per episode, so that the agents know what to do under any master.
     """
-    params, settings = tiers.symbols, tiers.settings("symbols")
+    params, settings = tiers.symbols, tiers.symbols_alone()
     episode = min(params.episode, len(train_span) // 2)
     volatility, liquid = calmness(market.dataset), liquidity(market.dataset, train_span.stop)
 
@@ -213,7 +217,7 @@ def fine_tune(
     settings = settings.model_copy(
         update={
             "symbols": _at_rate(settings.symbols, params.symbol_learning_rate),
-            "master": _at_rate(settings.master, params.master_learning_rate),
+            "master": _at_rate(mappo_settings(tiers.master), params.master_learning_rate),
         }
     )
     trained = _train_in_portfolio(
@@ -241,9 +245,8 @@ def hierarchy_policy(market: TradingMarket, tiers: Tiers, weights: Weights, mode
         UserError: the weights do not fit.
     """
     environment = market.environment(mode, span, num_envs=1, episode=None, seed=0)
-    learn: tuple[Tier, ...] = ("symbols", "master") if "master" in environment.groups else ("symbols",)
-    inputs = market.inputs(environment.groups)
-    algorithm = Hierarchy(environment, inputs, tiers.settings(*learn), seed=0, timesteps=1)
+    settings = tiers.settings("symbols", "master") if "master" in environment.groups else tiers.symbols_alone()
+    algorithm = Hierarchy(environment, market.inputs(environment.groups), settings, seed=0, timesteps=1)
     algorithm.load_weights(weights)
     return algorithm.policy
 
