@@ -18,7 +18,6 @@ from marl_pipeline.evaluation.play import greedy_episodes, greedy_returns
 from marl_pipeline.experiments.execution import load, train
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.pipeline import overlay
-from marl_pipeline.progress import silent
 from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
 
@@ -117,6 +116,7 @@ def test_one_agent_learns_to_trade_the_whole_portfolio(root: Path, tmp_path: Pat
     environment = made.training(2, 0)
     spec = environment.groups["agent"]
     assert (spec.agents, spec.actions) == (1, MultiDiscrete((7,) * 4))
+    told: dict[str, float] = {}
     job = job_of("market/single", "ppo", {"envs": 4, "horizon": 12, "epochs": 1, "minibatches": 1}, engine=engine)
     done = train(
         job,
@@ -124,8 +124,10 @@ def test_one_agent_learns_to_trade_the_whole_portfolio(root: Path, tmp_path: Pat
         tmp_path,
         evaluate=lambda policy: greedy_episodes(made.test(4, 0), policy, made.metrics),
         checkpoint=FileCheckpointer(tmp_path),
-        on_step=silent,
+        on_step=lambda label, step, total, metrics: told.update(metrics),
     )
+    for figure in ("net_return", "drawdown", "turnover", "costs", "trades"):
+        assert {f"episode/{figure}", f"test/{figure}"} <= set(told), "of training, and of the greedy evaluation"
     assert done.steps >= job.timesteps
     settings = registry.parse("ppo", job.settings).settings
     untrained = registry.build("ppo", environment, made.inputs, settings, seed=0, timesteps=1)

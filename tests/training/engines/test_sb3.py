@@ -102,7 +102,7 @@ def test_masks_are_kept_where_actions_are_forbidden() -> None:
         inputs=inputs,
         evaluate=partial(greedy, make),
     )
-    rows = sb3._rows(masked, "agent", 1)
+    rows = sb3._rows(masked, "agent", 1, sb3.Measured({}))
     assert isinstance(sb3._ppo(masked, masked.settings, rows, 1).model, MaskablePPO)
     assert sb3.train(masked).run.steps >= 24
     free = spread_task(100)
