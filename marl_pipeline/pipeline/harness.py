@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params, restrict
 from marl_pipeline.errors import UserError
@@ -52,13 +52,13 @@ class StageContext:
 
     Attributes:
         params: the parameters, restricted to those that dvc.yaml declares for the stage.
-        item: which of a matrix this is, as {"window": 0, "seed": 1}; empty for a single stage.
+        item: which of a matrix this is, as {"strategy": "hierarchy", "window": 0, "seed": 1}; empty for a single stage.
         on_step: to be called after each unit of work.
         root: outputs are relative to it.
     """
 
     params: Params
-    item: Mapping[str, int] = field(default_factory=dict)
+    item: Mapping[str, Any] = field(default_factory=dict)
     on_step: OnStep = silent
     root: Path = Path()
     recorder: Recorder = field(default_factory=NoRecorder)
@@ -133,7 +133,7 @@ def execute(
 def _run_recorded(
     run: Callable[[StageContext], None],
     task: dag.Task,
-    item: Mapping[str, int],
+    item: Mapping[str, Any],
     root: Path,
     record: bool,
 ) -> None:
@@ -167,7 +167,7 @@ def _run_recorded(
             ship_unless_shipped(root)
 
 
-def _tags(task: dag.Task, item: Mapping[str, int], root: Path) -> dict[str, str]:
+def _tags(task: dag.Task, item: Mapping[str, Any], root: Path) -> dict[str, str]:
     """What every run can be found by; a stage of learning overrides the two "none" by `context.set_tags`."""
     return {
         "stage": task.stage.group,
@@ -209,8 +209,9 @@ def set_threads(threads: int, device: str) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _parse_item(argv: list[str]) -> dict[str, int]:
+def _parse_item(argv: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--strategy")
     parser.add_argument("--window", type=int)
     parser.add_argument("--seed", type=int)
     try:
@@ -218,7 +219,7 @@ def _parse_item(argv: list[str]) -> dict[str, int]:
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
     if rest:
-        raise UserError(f"unknown arguments {rest}; a stage takes --window and --seed")
+        raise UserError(f"unknown arguments {rest}; a stage takes --strategy, --window and --seed")
     return {key: value for key, value in vars(known).items() if value is not None}
 
 

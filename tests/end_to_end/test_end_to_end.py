@@ -96,7 +96,7 @@ def test_one_changed_parameter_runs_its_dependents_only(finished: Path, tmp_path
     plan = {step["name"]: step for step in json.loads(done.stdout)["stages"]}
     runs = {name.partition("@")[0] for name, step in plan.items() if step["runs"]}
     assert runs == {"train_master", "fine_tune", "walk_forward", "aggregate", "report"}
-    assert plan["train_master@0"]["reasons"] == ["train_master.iterations: 25 -> 3"]
+    assert plan["train_master@hierarchy-0"]["reasons"] == ["train_master.iterations: 25 -> 3"]
 
 
 def test_from_scratch_by_dvc_and_killed_in_every_training_stage_the_bytes_are_the_same(

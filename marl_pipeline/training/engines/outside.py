@@ -19,8 +19,8 @@ from marl_pipeline.envs.episodes import EpisodeMetric, MeasuredEpisodes
 from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
-from marl_pipeline.training.engines.task import Task, Trained, cpu_weights
-from marl_pipeline.training.loop import Evaluation, Run
+from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
+from marl_pipeline.training.loop import Evaluate, Evaluation, Run
 
 
 @dataclass
@@ -42,12 +42,14 @@ class Watch:
     evaluations: list[Evaluation] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
     measured: Measured | None = None
+    best: Evaluation | None = None
+    best_weights: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises:
         UserError: the task asks for what only the project's own loop can do.
         """
-        asked = {"select": self.task.select, "start": self.task.start is not None, "curriculum": self.task.curriculum}
+        asked = {"start": self.task.start is not None, "curriculum": self.task.curriculum}
         for name, value in asked.items():
             if value:
                 raise UserError(f"{self.task.label}: {name} needs engine torch or ray")
@@ -62,18 +64,26 @@ class Watch:
         over = steps >= task.timesteps
         told = dict(metrics) if self.measured is None else {**metrics, **self.measured.collected()}
         if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
-            self.load()
-            evaluation = Evaluation.of(steps, task.evaluate(self.policy))
-            self.evaluations.append(evaluation)
-            told["test_return"] = evaluation.mean
-            told |= {f"test/{name}": figure["mean"] for name, figure in evaluation.metrics.items()}
+            told |= self._evaluate(task.evaluate)
         task.on_step(task.label, min(steps, task.timesteps), task.timesteps, told)
         self._began = time.perf_counter()
         return over
 
+    def _evaluate(self, evaluate: Evaluate) -> dict[str, float]:
+        """Plays the present weights, and keeps them where the task selects and they are the best so far."""
+        self.load()
+        evaluation = Evaluation.of(self.steps, evaluate(self.policy))
+        self.evaluations.append(evaluation)
+        if self.task.select and (self.best is None or evaluation.mean > self.best.mean):
+            self.best, self.best_weights = evaluation, cpu_weights(self.policy.module)
+        figures = {f"test/{name}": figure["mean"] for name, figure in evaluation.metrics.items()}
+        return {self.task.score: evaluation.mean, **figures}
+
     def state(self) -> State:
         """What a checkpoint needs of it."""
         return {
+            "best": None if self.best is None else self.best.as_list(),
+            "best_weights": self.best_weights,
             "steps": self.steps,
             "evaluations": [entry.as_list() for entry in self.evaluations],
             "metrics": dict(self.metrics),
@@ -82,12 +92,25 @@ class Watch:
     def resume(self, state: State) -> None:
         self.steps, self.metrics = int(state["steps"]), state["metrics"]
         self.evaluations = [Evaluation(*entry) for entry in state["evaluations"]]
+        self.best = None if state["best"] is None else Evaluation(*state["best"])
+        self.best_weights = dict(state["best_weights"])
 
     def trained(self) -> Trained:
-        """The policy as it is now."""
+        """The policy as it is now, or that of the best evaluation where the task selects."""
         self.load()
-        run = Run(self.steps, tuple(self.evaluations), self.metrics, self.seconds, self.timed_steps)
-        return Trained(cpu_weights(self.policy.module), run)
+        weights = cpu_weights(self.policy.module) if self.best is None else self.best_weights
+        evaluations = tuple(self.evaluations)
+        means = [one.mean for one in evaluations]
+        run = Run(
+            self.steps,
+            evaluations,
+            self.metrics,
+            self.seconds,
+            self.timed_steps,
+            curves={self.task.score: ([one.steps for one in evaluations], means)} if means else {},
+            selected=self.best,
+        )
+        return Trained(weights, run)
 
 
 class Measured:
