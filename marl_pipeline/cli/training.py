@@ -168,13 +168,14 @@ def env_check(
 ) -> None:
     """Plays an environment with random allowed actions and checks that it holds to the protocol."""
     root = repository()
-    from marl_pipeline.envs.conformance import check_environment
+    from marl_pipeline.envs.conformance import check_named
     from marl_pipeline.pipeline.overlay import parse_values
     from marl_pipeline.scenarios.registry import scenario
 
     made = scenario(root, name, parse_values(env_options or [], "--env-set"), device)
-    check_environment(lambda: made.training(COPIES, seed), steps=steps, seed=seed)
-    print(f"{name}: {steps} steps in {COPIES} copies, nothing amiss")
+    ended = check_named(name, lambda: made.training(COPIES, seed), steps=steps, seed=seed)
+    episodes = f"{ended} episodes ended" if ended else "no episode ended, so ends are unchecked: give more --steps"
+    print(f"{name}: {steps} steps in {COPIES} environments, nothing amiss; {episodes}")
 
 
 Algos = Annotated[str, typer.Option(metavar="NAME...", help="Of algorithms.")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from marl_pipeline.envs.protocol import closing
 from marl_pipeline.evaluation.play import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import Job
@@ -81,7 +82,8 @@ def evaluate_run(
     try:
         with SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags) as recorder:
             policy = engines.load(job, made, folder)
-            found = Evaluation.of(job.timesteps, greedy_episodes(made.test(episodes, seed), policy, made.metrics))
+            with closing(made.test(episodes, seed)) as environment:
+                found = Evaluation.of(job.timesteps, greedy_episodes(environment, policy, made.metrics))
             mean, std = found.mean, found.std
             if not math.isfinite(mean):
                 raise FloatingPointError(f"{folder}: the returns are not finite")

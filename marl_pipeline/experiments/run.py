@@ -14,6 +14,7 @@ from typing import Any
 
 from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.checkpoint import FileCheckpointer
+from marl_pipeline.envs.protocol import closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.play import greedy_episodes
 from marl_pipeline.experiments import execution as engines
@@ -21,7 +22,7 @@ from marl_pipeline.experiments.job import CHECKPOINTS, LOCKS, Job
 from marl_pipeline.pipeline.harness import set_threads
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags
 from marl_pipeline.progress import OnStep
-from marl_pipeline.scenarios.registry import scenario
+from marl_pipeline.scenarios.registry import check_first_steps, scenario
 from marl_pipeline.scenarios.scenario import Scenario
 from marl_pipeline.store.runs import RUN, TIMING, new_run, read_run, read_timing, write_json
 from marl_pipeline.training.loop import Evaluate, Evaluation, Played, Run, Spread
@@ -93,6 +94,8 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
         _keep_another(folder, record["job"], job)
     _will_learn(job)
     with _held(root, folder), _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
+        if not (checkpoint.folder / "state.pt").exists():
+            check_first_steps(job.env, made, job.seed)
         with _recorded(job, key, root, on_step) as (recorder, recorded):
             with new_run(folder) as partial:
                 done = engines.train(
@@ -150,7 +153,8 @@ def metrics_of(figures: Mapping[str, Spread], made: Scenario, episodes: int) -> 
 
 def _evaluate(job: Job, made: Scenario) -> Evaluate:
     def evaluate(policy: Policy) -> Played:
-        return greedy_episodes(made.test(job.test_episodes, job.test_seed), policy, made.metrics)
+        with closing(made.test(job.test_episodes, job.test_seed)) as environment:
+            return greedy_episodes(environment, policy, made.metrics)
 
     return evaluate
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 CHECKPOINTS = Path(".marl/checkpoints")
 DURATIONS = Path(".marl/durations")
 PARTIAL = ".partial-"
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Variables that bound the threads of numeric libraries; most read them when they are loaded."""
 
 USER_ERROR, NO_SPACE, INTERRUPTED = 2, 3, 130
 
@@ -104,23 +108,44 @@ class StageContext:
 
 def main(run: Callable[[StageContext], None]) -> None:
     """Runs the stage of the calling module as dvc.yaml describes it, and exits the process."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    if "DVC_ROOT" in os.environ:
-        threading.Thread(target=_end_with_parents, daemon=True).start()
+    _end_when_told()
     module = sys.modules["__main__"].__spec__
     if module is None:
         raise RuntimeError("a stage is run as `python -m marl_pipeline.stages.<name>`")
     sys.exit(execute(run, module.name, sys.argv[1:]))
 
 
+def run_forked(module: str, argv: list[str], task: dag.Task | None) -> int:
+    """What `python -m module argv` does, in a process that was forked for it from a warm one; the exit code."""
+    _end_when_told()
+    run: Callable[[StageContext], None] = importlib.import_module(module).run
+    return execute(run, module, argv, task=task)
+
+
+def _end_when_told() -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
+    if "DVC_ROOT" in os.environ:
+        threading.Thread(target=_end_with_parents, daemon=True).start()
+
+
 def execute(
-    run: Callable[[StageContext], None], module: str, argv: list[str], root: Path = Path(), record: bool = True
+    run: Callable[[StageContext], None],
+    module: str,
+    argv: list[str],
+    root: Path = Path(),
+    record: bool = True,
+    task: dag.Task | None = None,
 ) -> int:
-    """Runs one stage; the exit code. `record` says whether MLflow gets a run."""
+    """Runs one stage; the exit code.
+
+    Args:
+        record: whether MLflow gets a run.
+        task: what `dag.resolve` would say now, if the caller knows it.
+    """
     name = module.rpartition(".")[2]
     try:
         item = _parse_item(argv)
-        task = dag.resolve([module, *argv], root)
+        task = task or dag.resolve([module, *argv], root)
         name = task.stage.name
         if _prune(task.stage, task.stages, root):
             task = dag.resolve([module, *argv], root)
@@ -193,7 +218,7 @@ def set_threads(threads: int, device: str) -> None:
 
         if not torch.cuda.is_available():
             raise UserError("device cuda: torch finds no GPU here; use cpu, or install torch for this machine's driver")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    for name in THREADS:
         os.environ[name] = str(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from threadpoolctl import threadpool_limits

@@ -19,6 +19,7 @@ from marl_pipeline.algos.common.algorithm import Advance, Algorithm, Policy
 from marl_pipeline.algos.common.algorithm import Weights as Learned
 from marl_pipeline.checkpoint import Checkpointer, State
 from marl_pipeline.envs.episodes import MeasuredEpisodes
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import silent
@@ -153,7 +154,11 @@ def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
     Figures of training episodes are those of this worker's environments.
     """
     copies = reduction.share(task.num_envs, "copies of the environment")
-    environment = task.make(copies, reduction.own_seed(task.seed))
+    with closing(task.make(copies, reduction.own_seed(task.seed))) as environment:
+        return _train(task, environment, reduction)
+
+
+def _train(task: Task, environment: Environment, reduction: Reduction) -> Trained:
     measured = MeasuredEpisodes(environment, task.metrics) if task.metrics else None
     algorithm = task.build(
         environment if measured is None else measured,

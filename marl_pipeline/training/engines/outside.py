@@ -16,7 +16,7 @@ from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import Features
 from marl_pipeline.envs.episodes import EpisodeMetric, MeasuredEpisodes
-from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep
+from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep, closing
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
 from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
@@ -191,7 +191,9 @@ def require_spaces(task: Task, engine: str, spaces: tuple[type[ActionSpace], ...
     UserError: a group's actions are of another kind than the engine learns here.
     """
     wanted = " or ".join(space.__name__ for space in spaces)
-    for group, spec in task.make(1, task.seed).groups.items():
+    with closing(task.make(1, task.seed)) as environment:
+        groups = environment.groups
+    for group, spec in groups.items():
         if not isinstance(spec.actions, spaces):
             raise UserError(
                 f"engine {engine}: the actions of group {group!r} must be {wanted}, found {spec.actions}: choose "

@@ -14,7 +14,7 @@ from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.config import Section
 from marl_pipeline.envs.episodes import EpisodeMetric
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import OnStep
 from marl_pipeline.training.loop import Evaluate, Run
@@ -112,7 +112,8 @@ def cpu_weights(module: torch.nn.Module) -> Weights:
 
 def blank_policy(task: Task) -> Policy:
     """The policy that the task trains, before any training: weights of any engine are loaded into its module."""
-    return task.build(task.make(1, task.seed), task.inputs, task.settings, seed=task.seed, timesteps=1).policy
+    with closing(task.make(1, task.seed)) as environment:
+        return task.build(environment, task.inputs, task.settings, seed=task.seed, timesteps=1).policy
 
 
 def load_policy(task: Task, weights: Weights) -> Policy:
