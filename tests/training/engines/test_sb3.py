@@ -40,7 +40,7 @@ def dqn_task(steps: int) -> Task:
 def test_the_policy_decides_as_the_library_does(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[sb3.Learner] = []
     learn = sb3._learn
-    monkeypatch.setattr(sb3, "_learn", lambda *given: seen.append(given[1]) or learn(*given))
+    monkeypatch.setattr(sb3, "_learn", lambda task, learner, *rest: seen.append(learner) or learn(task, learner, *rest))
     chosen = make(200)
     policy = load_policy(chosen, sb3.train(chosen).weights)
     first = spread(8, 5).reset()
