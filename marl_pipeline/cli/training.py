@@ -129,20 +129,26 @@ def evaluate(
     low, high = result.interval
     print(f"{result.job.algo} on {result.job.env}, seed {result.job.seed}, {episodes} episodes:")
     print(f"return {result.mean:.2f} (95% interval {low:.2f} to {high:.2f}), standard deviation {result.std:.2f}")
+    for name, figure in result.metrics.items():
+        low, high = figure["interval"]
+        print(f"{name} {figure['mean']:.4g} (95% interval {low:.4g} to {high:.4g}), {figure['unit']}")
 
 
 def curves(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of folders of runs.")],
     out: Annotated[Path, typer.Option(help="The picture, .svg or .png.")] = Path("reports/learning_curves.svg"),
+    metric: Annotated[
+        str | None, typer.Option(help="An episode metric, such as collisions; the return if left out.")
+    ] = None,
 ) -> None:
     """Draws the learning curves of several algorithms on one environment together."""
     from marl_pipeline.experiments.curves import curves_of, draw, find_runs
 
-    found = curves_of(find_runs(runs))
+    found = curves_of(find_runs(runs), metric)
     if len(found) > 1:
         raise UserError(f"the runs are of several environments ({', '.join(found)}); draw them one by one")
     for name, learnt in found.items():
-        draw(out, name, learnt)
+        draw(out, name, learnt, metric)
     print(f"learning curves: {out}")
 
 

@@ -42,6 +42,7 @@ def train(
             build=partial(registry.build, job.algo),
             make=world.training,
             inputs=world.inputs,
+            metrics=world.metrics,
             num_envs=chosen.envs,
             seed=job.seed,
             timesteps=job.timesteps,

@@ -33,6 +33,7 @@ from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete, cl
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.engines.outside import (
+    Measured,
     Watch,
     on_policy_settings,
     one_thread,
@@ -80,12 +81,13 @@ def train(task: Task) -> Trained:
     seed = stream_seed(task.seed, f"sb3 from {0 if saved is None else saved['steps']}") % 2**31
     given = task.settings
     settings = given if isinstance(given, IDQNSettings) else on_policy_settings(task, "sb3", (Discrete, MultiDiscrete))
-    with one_thread(), contextlib.closing(_rows(task, settings.reward, seed)) as rows:
+    measured = Measured(task.metrics)
+    with one_thread(), contextlib.closing(_rows(task, settings.reward, seed, measured)) as rows:
         if isinstance(settings, IDQNSettings):
             learner = _dqn(task, settings, rows, seed)
         else:
             learner = _ppo(task, settings, rows, seed)
-        return _learn(task, learner, rows, saved)
+        return _learn(task, learner, rows, saved, measured)
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ class Learner:
             moments.mean, moments.var, moments.count = np.asarray(mean), np.asarray(variance), count
 
 
-def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
+def _rows(task: Task, reward: str, seed: int, measured: Measured) -> StableBaselines3VecEnv:
     def make(seed: int) -> Environment:
-        return training_environment(task, task.num_envs, seed, reward)
+        return training_environment(task, task.num_envs, seed, reward, measured)
 
     with closing(make(seed)) as environment:
         groups = environment.groups
@@ -260,9 +262,16 @@ def _rate(schedule: Schedule) -> Callable[[float], float]:
     return lambda left: schedule.at(min(max(1.0 - left, 0.0), 1.0))
 
 
-def _learn(task: Task, learner: Learner, rows: StableBaselines3VecEnv, saved: State | None) -> Trained:
+def _learn(
+    task: Task, learner: Learner, rows: StableBaselines3VecEnv, saved: State | None, measured: Measured
+) -> Trained:
     model, policy = learner.model, blank_policy(task)
-    watch = Watch(task, policy, lambda: transfer(learner.parameters, list(policy.module.parameters())))
+    watch = Watch(
+        task,
+        policy,
+        lambda: transfer(learner.parameters, list(policy.module.parameters())),
+        measured=measured,
+    )
     model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder behind
     agents = model.n_envs // task.num_envs
     if saved is not None:

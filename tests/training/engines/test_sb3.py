@@ -58,7 +58,8 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     trained = sb3.train(chosen)
     assert told == [100, 200, 300, 400]
     assert [evaluation.steps for evaluation in trained.run.evaluations] == [200, 400]
-    assert float(chosen.evaluate(load_policy(chosen, trained.weights)).mean()) == trained.run.evaluations[-1].mean
+    played = chosen.evaluate(load_policy(chosen, trained.weights))
+    assert float(played.returns.mean()) == trained.run.evaluations[-1].mean
     first, last = trained.run.evaluations
     assert trained.steps_to(min(first.mean, last.mean)) in (200, 400)
     assert trained.steps_to(last.mean) == (200 if first.mean >= last.mean else 400)
