@@ -23,7 +23,7 @@ from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.algos.qmix import QMIX, QMIXSettings
-from marl_pipeline.config import Section, explain
+from marl_pipeline.config import Section, explain, laid_over
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import ALONE, Reduction
@@ -132,15 +132,3 @@ def build(
     """
     algorithm = entry(name).algorithm
     return algorithm(environment, inputs, settings, seed=seed, timesteps=timesteps, reduction=reduction)
-
-
-def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `overlay`, mapping by mapping."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        current = merged.get(key)
-        if isinstance(current, Mapping) and isinstance(value, Mapping):
-            merged[key] = laid_over(current, value)
-        else:
-            merged[key] = value
-    return merged

@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from marl_pipeline.algos import registry as algorithms
+from marl_pipeline.config import laid_over
 from marl_pipeline.scenarios import registry
 
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -26,7 +27,7 @@ def choose(algo: str, env: str, overrides: Mapping[str, Any]) -> algorithms.Chos
         UserError: no such algorithm or environment, an unknown setting, or a bad value.
     """
     here = presets_of(registry.folder_of(env)).get(env, {}).get(algo, {})
-    return algorithms.choose(algo, algorithms.laid_over(here, overrides))
+    return algorithms.choose(algo, laid_over(here, overrides))
 
 
 @cache
