@@ -57,6 +57,7 @@ class OnPolicy:
             )
             for name, spec in environment.groups.items()
         }
+        self._groups, self._reduction = groups, reduction
         self.learners = {name: _learner(group, settings, reduction) for name, group in groups.items()}
         self._team = Team(groups, environment.num_envs, device)
         self._policy = OnPolicyPolicy(groups, device)
@@ -79,6 +80,7 @@ class OnPolicy:
             learner.set_learning_rate(rate)
             figures = learner.update(experience[name], self._minibatches)
             figures["reward_per_step"] = float(experience[name].reward.mean())
+            self._groups[name].absorb(experience[name].inputs, self._reduction)
             metrics |= {f"{name}/{figure}": value for figure, value in figures.items()}
         taken = self.settings.horizon * self._collector.environment.num_envs
         self._steps += taken
@@ -155,13 +157,13 @@ class Team:
             inputs["fresh"] = self._fresh
             inputs["actor_memory"] = self._memory[f"{group.name}.actor"]
             inputs["critic_memory"] = self._memory[f"{group.name}.critic"]
-        judged = group.judge(inputs)
-        policy = group.distribution(judged.parameters, step.action_mask)
+        output = group.output(inputs)
+        policy = group.distribution(output.parameters, step.action_mask)
         action = policy.mode() if generator is None else policy.sample(generator)
-        if generator is not None and judged.actor_memory is not None and judged.critic_memory is not None:
-            self._memory[f"{group.name}.actor"] = judged.actor_memory
-            self._memory[f"{group.name}.critic"] = judged.critic_memory
-        return Decision(inputs, action, policy.log_prob(action), judged.value)
+        if generator is not None and output.actor_memory is not None and output.critic_memory is not None:
+            self._memory[f"{group.name}.actor"] = output.actor_memory
+            self._memory[f"{group.name}.critic"] = output.critic_memory
+        return Decision(inputs, action, policy.log_prob(action), output.value)
 
     def forget(self, where: Tensor) -> None:
         """The copies of the [E] mask start new episodes."""

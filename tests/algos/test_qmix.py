@@ -22,7 +22,7 @@ from tests.algos.toy import Colours
 from tests.algos.wild import Wild
 
 SMALL = {
-    "network": {"hidden": [16], "memory": 0, "duelling": False, "layer_norm": False, "share": True, "agent_ids": True},
+    "network": NETWORK,
     "mixer": {"kind": "monotonic", "width": 8, "hyper": 16},
     "reward_scale": 1.0, "window": 4, "batch": 16, "collect": 4, "updates": 4, "capacity": 2000, "learn_from": 64,
     "targets": "lambda", "td_lambda": 0.5, "n_step": 2,
