@@ -277,25 +277,6 @@ class DirectivesParams(Section):
     open_positions: tuple[Fraction, Fraction, Fraction]
 
 
-class PPOParams(Section):
-    """Names and defaults follow Schulman et al. 2017 and Yu et al. 2022."""
-
-    envs: Count
-    horizon: Count
-    episode: Count
-    epochs: Count
-    minibatches: Count
-    learning_rate: Positive
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)]
-    gae_lambda: Fraction
-    clip: Positive
-    entropy: NonNegative
-    value_coefficient: NonNegative
-    huber_delta: Positive
-    max_grad_norm: Positive
-    target_kl: Positive
-
-
 class CurriculumStageParams(Section):
     """Which symbols and bars one stage of the curriculum trains on: the most liquid `symbols` share of the
     universe, starting where realised volatility is in the calmest `calm` share of the train span."""
@@ -307,21 +288,44 @@ class CurriculumStageParams(Section):
 
 
 class TrainSymbolAgentsParams(Section):
-    hidden: Annotated[tuple[int, ...], Field(min_length=1)]
-    actor_gain: Positive
+    """Attributes:
+    envs, episode: environments side by side, and steps of an episode.
+    evaluate_every: iterations (a rollout and the updates on it) between evaluations on the validation span.
+    engine, workers: who runs the training, and in how many processes.
+    ppo: the settings of `algos.ppo.PPOSettings`, complete; checked where they are used.
+    """
+
+    envs: Count
+    episode: Count
     evaluate_every: Count
-    ppo: PPOParams
+    engine: Literal["torch", "ray"]
+    workers: Count
+    ppo: Mapping[str, Any]
     curriculum: Annotated[tuple[CurriculumStageParams, ...], Field(min_length=1)]
+
+    @property
+    def gamma(self) -> float:
+        """The learner's discount per step, which potential-based rewards need too."""
+        return float(self.ppo["gamma"])
+
+    @model_validator(mode="after")
+    def _has_a_discount(self) -> Self:
+        if not isinstance(self.ppo.get("gamma"), int | float):
+            raise ValueError("ppo.gamma must be a number")
+        return self
 
 
 class TrainMasterParams(Section):
-    hidden: Annotated[tuple[int, ...], Field(min_length=1)]
-    actor_gain: Positive
+    """`mappo` holds the settings of `algos.mappo.MAPPOSettings`; the rest as for the symbol agents."""
+
+    envs: Count
+    episode: Count
     iterations: Count
     evaluate_every: Count
-    normalise_values: bool
+    engine: Literal["torch", "ray"]
+    workers: Count
     directives: DirectivesParams
-    ppo: PPOParams
+    mappo: Mapping[str, Any]
 
 
 class FineTuneParams(Section):

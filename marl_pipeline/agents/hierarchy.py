@@ -1,43 +1,59 @@
-"""How the tiers decide together: symbol agents alone on their accounts, or under a master in one portfolio."""
+"""The hierarchy as an algorithm: symbol agents learn by PPO, a master over them by MAPPO, alone or together.
+
+Symbol agents share a network with a head for every symbol and a critic each of its own (`GroupActorCritic` with
+`agent_heads`). The master reads what they intend at the same bar (`PooledIntents`), the portfolio, the regime and the
+active directive; its critic sees the global state besides. On accounts, where there is no master, the symbol agents are
+all there is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
-import torch
+from marl_pipeline.agents.intents import PooledIntents
+from marl_pipeline.algos.common.inputs import Inputs
+from marl_pipeline.algos.mappo import MAPPOSettings
+from marl_pipeline.algos.on_policy import OnPolicy
+from marl_pipeline.algos.ppo import PPOSettings
+from marl_pipeline.config import Section
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.nn.reduction import ALONE, Reduction
 
-from marl_pipeline.agents.master import MasterAgent, pooled_intents
-from marl_pipeline.agents.symbol import SymbolAgents
-from marl_pipeline.algos.common.rollout import Decision
-from marl_pipeline.envs.protocol import Timestep
-
-
-@dataclass(frozen=True)
-class Alone:
-    """Symbol agents without a master: phase one, one account per symbol."""
-
-    symbols: SymbolAgents
-
-    def decide(self, timestep: Timestep, generator: torch.Generator | None) -> dict[str, Decision]:
-        decision, _ = self.symbols.decide(timestep.groups["symbols"], generator)
-        return {"symbols": decision}
+Tier = Literal["symbols", "master"]
 
 
-@dataclass(frozen=True)
-class Hierarchy:
-    """Symbol agents under a master: phase two, one portfolio.
-
-    The master sees the intents that the symbol agents form at the same bar; its directive is in force from the
-    next decision on. `explore_symbols` lets the symbol agents sample while they learn; a frozen tier takes its mode,
-    as it will when it trades.
+class HierarchySettings(Section):
+    """Attributes:
+    symbols, master: of the two tiers; None for a master that is not there. The rollouts of tiers that learn together
+        are as long as the longer horizon.
+    learn: the tiers that learn; the other one acts by its mode, as it will when it trades.
     """
 
-    symbols: SymbolAgents
-    master: MasterAgent
-    explore_symbols: bool = True
+    symbols: PPOSettings
+    master: MAPPOSettings | None
+    learn: tuple[Tier, ...]
 
-    def decide(self, timestep: Timestep, generator: torch.Generator | None) -> dict[str, Decision]:
-        step = timestep.groups["symbols"]
-        decision, logits = self.symbols.decide(step, generator if self.explore_symbols else None)
-        intents = pooled_intents(logits, step.action_mask)
-        return {"symbols": decision, "master": self.master.decide(timestep, intents, generator)}
+
+class Hierarchy(OnPolicy):
+    """Implements `Algorithm` for the groups `symbols` and, where there is one, `master`."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        inputs: Inputs,
+        settings: HierarchySettings,
+        *,
+        seed: int,
+        timesteps: int,
+        reduction: Reduction = ALONE,
+    ) -> None:
+        super().__init__(
+            environment,
+            inputs,
+            {"symbols": settings.symbols} | ({} if settings.master is None else {"master": settings.master}),
+            seed=seed,
+            timesteps=timesteps,
+            reduction=reduction,
+            learn=settings.learn,
+            message=PooledIntents(),
+        )

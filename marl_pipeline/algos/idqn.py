@@ -28,14 +28,14 @@ class IDQNSettings(ValueSettings):
     """Everything that can be chosen; see `ValueSettings` too.
 
     Attributes:
-        reward: what an agent learns from: its `own` reward or the `team`'s.
+        reward: what an agent learns from: `agent`, its own reward, or `team`, what the team earned.
         n_step: steps of a return; an agent that has to wait for its clock then is followed up to `look_ahead` steps.
         huber: errors beyond it count linearly.
         priorities: None draws uniformly.
         batch: timesteps per update, with all their agents.
     """
 
-    reward: Literal["own", "team"]
+    reward: Literal["agent", "team"]
     n_step: Count
     look_ahead: Count
     huber: Positive
@@ -78,7 +78,7 @@ class IDQN(ValueLearner[IDQNSettings]):
         self._errors = settings.acceleration.compiled(self._temporal_differences)
 
     def _new_replay(self, first: Timestep) -> Replay:
-        return Replay(self._environment, first, capacity=self._settings.capacity, state=False)
+        return Replay(self._environment, first, buffer_size=self._settings.buffer_size, state=False)
 
     @property
     def _rows(self) -> int:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_codes import Ranges
-from marl_pipeline.algos.common.algorithm import Advance, require_finite
+from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
 from marl_pipeline.algos.common.decentralised import DecentralisedActors
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.noise import Noise
@@ -45,8 +45,8 @@ class MADDPGSettings(OffPolicySettings):
         target_noise, target_noise_clip: deviation and bound of the noise on continuous target actions, in units of half
             the range (target policy smoothing: Fujimoto et al. 2018, section 5.3).
         raw_penalty: weight of the mean square of the actors' raw outputs (logits), which keeps them from saturating.
-        noise: exploration with continuous actions; discrete ones explore by being drawn.
-        random_actions: share of actions drawn uniformly from all allowed ones.
+        exploration_noise: exploration with continuous actions; discrete ones explore by being drawn.
+        exploration: share of actions drawn uniformly from all allowed ones.
         batch: timesteps per update, with all their agents.
     """
 
@@ -62,8 +62,8 @@ class MADDPGSettings(OffPolicySettings):
     target_noise: Annotated[float, Field(ge=0.0)]
     target_noise_clip: Annotated[float, Field(ge=0.0)]
     raw_penalty: Annotated[float, Field(ge=0.0)]
-    noise: Noise
-    random_actions: Probability
+    exploration_noise: Noise
+    exploration: Probability
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class MADDPG:
             )
         if settings.critic_sees == "state" and not environment.state_size:
             raise UserError("maddpg: critic_sees: 'state', but this environment has none; choose 'observations'")
-        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
+        settings = reduction.shared(settings, "batch", "buffer_size", "learning_starts")
+        own_seed = reduction.own_seed(seed)
         self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
         initial = stream(seed, "maddpg/initial")
         self.policy = DecentralisedActors(
@@ -118,7 +119,7 @@ class MADDPG:
             inputs,
             network=settings.network,
             temperature=settings.temperature,
-            noise=settings.noise,
+            noise=settings.exploration_noise,
             generator=initial,
         )
         self.critics = self._new_critics(initial)
@@ -128,7 +129,9 @@ class MADDPG:
         self._actor_descent = Descent(self.policy.module.parameters(), settings.actor, reduction)
         self._critic_descent = Descent(self.critics.parameters(), settings.critic, reduction)
         first = environment.reset()
-        self._replay = Replay(environment, first, capacity=settings.capacity, state=settings.critic_sees == "state")
+        self._replay = Replay(
+            environment, first, buffer_size=settings.buffer_size, state=settings.critic_sees == "state"
+        )
         self._collector = Collector(
             environment, first, self.policy, self._replay, stream(own_seed, "maddpg/explore", environment.device)
         )
@@ -160,15 +163,15 @@ class MADDPG:
         return critics.to(self._environment.device)
 
     def advance(self) -> Advance:
-        """`collect` steps of every copy, then `updates` updates if there is enough to learn from."""
+        """`train_freq` steps of every environment, then `gradient_steps` updates if there is enough to learn from."""
         s, progress = self._settings, min(self._steps / self._timesteps, 1.0)
-        self.policy.noise_scale = s.noise.scale.at(progress)
-        self.policy.random_share = s.random_actions.at(progress)
-        metrics = self._collector.collect(s.collect)
-        steps = s.collect * self._environment.num_envs
+        self.policy.noise_scale = s.exploration_noise.scale.at(progress)
+        self.policy.random_share = s.exploration.at(progress)
+        metrics = self._collector.collect(s.train_freq)
+        steps = s.train_freq * self._environment.num_envs
         self._steps += steps
-        if self._steps >= s.learn_from:
-            metrics |= _means([self._update(progress) for _ in range(s.updates)])
+        if self._steps >= s.learning_starts:
+            metrics |= _means([self._update(progress) for _ in range(s.gradient_steps)])
         return Advance(steps, metrics)
 
     def _update(self, progress: float) -> dict[str, Tensor]:
@@ -276,6 +279,29 @@ class MADDPG:
             penalty = self._settings.raw_penalty * raw.square().mean(-1)
             losses.append(_mean(penalty - value, decided[name]))
         return torch.stack(losses).sum()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Actors and critics."""
+        learned = {"actors": self.policy.module, "critics": self.critics}
+        return {
+            f"{part}.{name}": tensor.detach().clone()
+            for part, module in learned.items()
+            for name, tensor in module.state_dict().items()
+        }
+
+    def load_weights(self, weights: Weights) -> None:
+        """Starts from there; the targets are equal to what was learned.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        for part, module, target in (
+            ("actors", self.policy.module, self.target_actors),
+            ("critics", self.critics, self.target_critics),
+        ):
+            own = {name.removeprefix(f"{part}."): kept for name, kept in weights.items() if name.startswith(f"{part}.")}
+            load_into(module, own, f"maddpg's {part}")
+            target.load_state_dict(module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         return {

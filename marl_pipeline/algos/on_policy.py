@@ -2,70 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.common.actor_critic import GroupActorCritic
-from marl_pipeline.algos.common.algorithm import Advance, Memory
+from marl_pipeline.algos.common.actor_critic import CriticView, GroupActorCritic
+from marl_pipeline.algos.common.actors import Actors
+from marl_pipeline.algos.common.algorithm import Advance, Memory, load_into
 from marl_pipeline.algos.common.inputs import Inputs
-from marl_pipeline.algos.common.rollout import Collector, Decision
+from marl_pipeline.algos.common.messages import Message, delivered, with_message
+from marl_pipeline.algos.common.rollout import Collector
 from marl_pipeline.algos.common.utilisation import Utilisation, utilisation
-from marl_pipeline.algos.mappo import MAPPO, MAPPOSettings
+from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.ppo import PPO, PPOSettings
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.wrappers import SharedReward
+from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.seeding import stream
 
 
 class OnPolicy:
-    """Implements `Algorithm`: one PPO (local critics) or MAPPO (central critics) learner for each group.
+    """Implements `Algorithm`: one PPO learner for each group that learns, with local or central critics.
 
     Args:
-        timesteps: environment steps of the whole run, which the learning rate's schedule is laid over.
+        settings: of every group, or of each by its name; a group without a central critic is that of PPO.
+        timesteps: environment steps of the whole run, which the learning rates' schedules are laid over.
+        learn: names of the groups that learn, all by default; the others act by their mode and keep their weights.
+        message: what one group shows another at every step.
+
+    Raises:
+        UserError: a group has no settings, there is nobody to learn, or the settings of the groups contradict.
     """
 
     def __init__(
         self,
         environment: Environment,
         inputs: Inputs,
-        settings: PPOSettings,
+        settings: PPOSettings | Mapping[str, PPOSettings],
         *,
         seed: int,
         timesteps: int,
         reduction: Reduction = ALONE,
+        learn: Collection[str] | None = None,
+        message: Message | None = None,
     ) -> None:
-        if settings.reward == "team":
+        specs = with_message(environment.groups, message)
+        inputs = inputs.of(specs) if message is not None else inputs
+        unknown = [name for name in specs if not isinstance(settings, PPOSettings) and name not in settings]
+        if unknown:
+            raise UserError(f"no settings for group {', '.join(unknown)}")
+        self.settings = {name: settings if isinstance(settings, PPOSettings) else settings[name] for name in specs}
+        learning = [name for name in specs if learn is None or name in learn]
+        if not learning:
+            raise UserError(
+                f"nobody learns: the groups here are {', '.join(specs)}, to learn is {', '.join(learn or ())}"
+            )
+        rewards = {self.settings[name].reward for name in learning}
+        if len(rewards) > 1:
+            raise UserError("reward: groups that learn together are paid alike, all `team` or all `agent`")
+        if rewards == {"team"}:
             environment = SharedReward(environment)
-        self.settings = settings
+        self.horizon = max(self.settings[name].horizon for name in learning)
         self._timesteps, self._steps = timesteps, 0
         device = environment.device
-        groups = {
+        self.groups = {
             name: GroupActorCritic(
                 name,
                 spec,
                 inputs,
                 environment.state_size,
-                settings.critic if isinstance(settings, MAPPOSettings) else "local",
-                settings.network,
-                normalise_values=settings.normalise_values,
+                _critic(self.settings[name]),
+                self.settings[name].network,
+                normalise_values=self.settings[name].normalise_values,
                 generator=stream(seed, f"{name} network"),
                 device=device,
             )
-            for name, spec in environment.groups.items()
+            for name, spec in specs.items()
         }
-        self._groups, self._reduction = groups, reduction
-        self.learners = {name: _learner(group, settings, reduction) for name, group in groups.items()}
-        self._team = Team(groups, environment.num_envs, device)
-        self._policy = OnPolicyPolicy(groups, device)
+        self._reduction = reduction
+        self.learners = {name: PPO(self.groups[name], self.settings[name], reduction=reduction) for name in learning}
+        self._actors = Actors(self.groups, environment.num_envs, device, learning=learning, message=message)
+        self._policy = OnPolicyPolicy(self.groups, device, explores=learning, message=message)
         own_seed = reduction.own_seed(seed)
         self._minibatches = stream(own_seed, "minibatches")
-        self._collector = Collector(
-            environment, self._team, stream(own_seed, "actions", device), on_reset=self._team.forget
-        )
+        self._collector = Collector(environment, self._actors, stream(own_seed, "actions", device))
 
     @property
     def policy(self) -> OnPolicyPolicy:
@@ -73,16 +96,18 @@ class OnPolicy:
 
     def advance(self) -> Advance:
         """One rollout and the update on it."""
-        rate = self.settings.learning_rate.at(min(self._steps / self._timesteps, 1.0))
-        experience = self._collector.collect(self.settings.horizon)
-        metrics: dict[str, float] = {"learning_rate": rate}
+        progress = min(self._steps / self._timesteps, 1.0)
+        experience = self._collector.collect(self.horizon)
+        metrics: dict[str, float] = {}
         for name, learner in self.learners.items():
+            rate = learner.settings.learning_rate.at(progress)
             learner.set_learning_rate(rate)
             figures = learner.update(experience[name], self._minibatches)
             figures["reward_per_step"] = float(experience[name].reward.mean())
-            self._groups[name].absorb(experience[name].inputs, self._reduction)
+            figures["learning_rate"] = rate
+            self.groups[name].absorb(experience[name].inputs, self._reduction)
             metrics |= {f"{name}/{figure}": value for figure, value in figures.items()}
-        taken = self.settings.horizon * self._collector.environment.num_envs
+        taken = self.horizon * self._collector.environment.num_envs
         self._steps += taken
         return Advance(taken, metrics)
 
@@ -91,7 +116,7 @@ class OnPolicy:
 
         Without a `target_kl`, so that every update does the same work.
         """
-        experience = self._collector.collect(self.settings.horizon)
+        experience = self._collector.collect(self.horizon)
 
         def update() -> None:
             for name, learner in self.learners.items():
@@ -99,11 +124,30 @@ class OnPolicy:
 
         return utilisation(update, device=self._collector.environment.device, rounds=rounds)
 
+    def weights(self) -> dict[str, Tensor]:
+        """All that was learned, critics and units of values included: what `load_weights` can start from."""
+        return {
+            f"{name}.{key}": tensor.detach().clone()
+            for name, group in self.groups.items()
+            for key, tensor in group.module.state_dict().items()
+        }
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Starts the groups that `weights` has from there; the others keep theirs.
+
+        Raises:
+            UserError: the weights of a group do not fit.
+        """
+        for name, group in self.groups.items():
+            own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+            if own:
+                load_into(group.module, own, f"group {name}")
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "steps": self._steps,
             "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
-            "team": self._team.state_dict(),
+            "actors": self._actors.state_dict(),
             "minibatches": self._minibatches.get_state(),
             "collector": self._collector.state_dict(),
         }
@@ -113,76 +157,31 @@ class OnPolicy:
         for name, learner in self.learners.items():
             learner.load_state_dict(state["learners"][name])
         self._collector.load_state_dict(state["collector"])
-        self._team.load_state_dict(state["team"])
+        self._actors.load_state_dict(state["actors"])
         self._minibatches.set_state(state["minibatches"])
 
 
-def _learner(group: GroupActorCritic, settings: PPOSettings, reduction: Reduction) -> PPO:
-    return MAPPO(
-        group,
-        settings,
-        norm=group.norm,
-        distribution=group.distribution,
-        chunk=settings.chunk,
-        acceleration=settings.acceleration,
-        fused=True,
-        reduction=reduction,
-    )
-
-
-class Team:
-    """All groups as the collector asks them (`rollout.Controller`), with what they remember of their episodes."""
-
-    def __init__(self, groups: Mapping[str, GroupActorCritic], num_envs: int, device: torch.device) -> None:
-        self._groups = groups
-        self._memory: dict[str, Tensor] = {}
-        for name, group in groups.items():
-            if group.recurrent:
-                width = group.width
-                self._memory[f"{name}.actor"] = torch.zeros(num_envs, group.spec.agents, width, device=device)
-                self._memory[f"{name}.critic"] = torch.zeros(num_envs, group.critic.rows, width, device=device)
-        self._fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
-
-    @torch.no_grad()
-    def decide(self, timestep: Timestep, generator: torch.Generator | None) -> dict[str, Decision]:
-        decisions = {name: self._decide(group, timestep, generator) for name, group in self._groups.items()}
-        if generator is not None:
-            self._fresh = torch.zeros_like(self._fresh)
-        return decisions
-
-    def _decide(self, group: GroupActorCritic, timestep: Timestep, generator: torch.Generator | None) -> Decision:
-        step = timestep.groups[group.name]
-        inputs = group.stored(step, timestep.state)
-        if group.recurrent:
-            inputs["fresh"] = self._fresh
-            inputs["actor_memory"] = self._memory[f"{group.name}.actor"]
-            inputs["critic_memory"] = self._memory[f"{group.name}.critic"]
-        output = group.output(inputs)
-        policy = group.distribution(output.parameters, step.action_mask)
-        action = policy.mode() if generator is None else policy.sample(generator)
-        if generator is not None and output.actor_memory is not None and output.critic_memory is not None:
-            self._memory[f"{group.name}.actor"] = output.actor_memory
-            self._memory[f"{group.name}.critic"] = output.critic_memory
-        return Decision(inputs, action, policy.log_prob(action), output.value)
-
-    def forget(self, where: Tensor) -> None:
-        """The copies of the [E] mask start new episodes."""
-        self._fresh = self._fresh | where
-        self._memory = {key: kept.masked_fill(where[:, None, None], 0.0) for key, kept in self._memory.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fresh": self._fresh, "memory": dict(self._memory)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._fresh = state["fresh"].to(self._fresh.device)
-        self._memory = {key: state["memory"][key].to(kept.device) for key, kept in self._memory.items()}
+def _critic(settings: PPOSettings) -> CriticView:
+    return settings.critic if isinstance(settings, MAPPOSettings) else "local"
 
 
 class OnPolicyPolicy:
-    """Implements `Policy`: the actors alone."""
+    """Implements `Policy`: the actors alone.
 
-    def __init__(self, groups: Mapping[str, GroupActorCritic], device: torch.device) -> None:
-        self._groups, self._device = groups, device
+    Args:
+        explores: names of the groups that sample when the policy explores; the others take their mode all the same.
+        message: what one group shows another at every step.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, GroupActorCritic],
+        device: torch.device,
+        *,
+        explores: Collection[str],
+        message: Message | None,
+    ) -> None:
+        self._groups, self._device, self._explores, self._message = groups, device, frozenset(explores), message
         self._module = nn.ModuleDict({name: group.actor for name, group in groups.items()})
 
     @property
@@ -200,12 +199,18 @@ class OnPolicyPolicy:
     def act(
         self, timestep: Timestep, memory: Memory, generator: torch.Generator | None
     ) -> tuple[dict[str, Tensor], Memory]:
-        actions, remembered = {}, dict(memory)
+        actions, remembered = dict[str, Tensor](), dict(memory)
+        shown: Tensor | None = None
         for name, group in self._groups.items():
             step = timestep.groups[name]
+            if self._message is not None and name == self._message.receiver and shown is not None:
+                step = delivered(step, self._message.field, shown)
             parameters, kept = group.act(step, memory.get(name))
+            if self._message is not None and name == self._message.sender:
+                shown = self._message(parameters, step.action_mask)
             policy = group.distribution(parameters, step.action_mask)
-            actions[name] = policy.mode() if generator is None else policy.sample(generator)
+            explores = generator is not None and name in self._explores
+            actions[name] = policy.sample(generator) if explores and generator is not None else policy.mode()
             if kept is not None:
                 remembered[name] = kept
         return actions, remembered

@@ -5,7 +5,7 @@ Agents of a group share one module, are masked by `acts`, and may be absent or w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -19,10 +19,11 @@ from marl_pipeline.algos.common.actor_critic import ActorCriticSettings
 from marl_pipeline.algos.common.algorithm import require_finite
 from marl_pipeline.algos.common.gae import generalised_advantages
 from marl_pipeline.algos.common.rollout import Experience
-from marl_pipeline.algos.common.schedules import Rate, Schedule
-from marl_pipeline.config import Count, Fraction, NonNegative, Positive, PPOParams, Section
-from marl_pipeline.nn.distributions import Categorical, Distribution
+from marl_pipeline.algos.common.schedules import Rate
+from marl_pipeline.config import Count, Fraction, NonNegative, Positive, Section
+from marl_pipeline.nn.distributions import Distribution
 from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.value_norm import ValueNorm
 
 
 class PPOSettings(Section):
@@ -67,10 +68,19 @@ class PPOSettings(Section):
 
 
 class ActorCritic(Protocol):
-    """What the learner needs of a policy: its weights, and what it makes of stored inputs."""
+    """What the learner needs of a group's policy: its weights, and what it makes of stored inputs."""
 
     @property
     def module(self) -> nn.Module: ...
+
+    @property
+    def norm(self) -> ValueNorm | None:
+        """The units of the critic's output, part of `module`; None where they are those of the reward."""
+        ...
+
+    def distribution(self, parameters: Tensor, mask: Tensor) -> Distribution:
+        """Of the actions, from the parameters and the action mask."""
+        ...
 
     def evaluate(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Parameters of the action distributions (logits) [M, A, P] and values [M, A] for M stored steps.
@@ -82,11 +92,60 @@ class ActorCritic(Protocol):
 
 @dataclass(frozen=True)
 class Losses:
+    """Sums over the rows divided by the number of those where an agent acted; `kl` estimates how far the policy has
+    moved, `clipped` is the share of ratios beyond the clip."""
+
     policy: Tensor
     value: Tensor
     entropy: Tensor
     kl: Tensor
     clipped: Tensor
+
+
+def ppo_losses(
+    *,
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    entropy: Tensor,
+    acts: Tensor,
+    value: Tensor,
+    old_value: Tensor,
+    target: Tensor,
+    valued: Tensor,
+    clip: float,
+    huber_delta: float,
+) -> Losses:
+    """The clipped surrogate (Schulman et al. 2017, eq. 7) and the clipped value loss of MAPPO (Yu et al. 2022, eq. 3).
+
+    With the ratio r = pi(a) / pi_old(a), the policy's loss is -min(r A, clip(r, 1 - c, 1 + c) A). The value's is the
+    larger of two Huber losses: of the value, and of the value kept within c of its old estimate. The estimate of the KL
+    divergence is r - 1 - log r (Schulman 2020, k3).
+
+    Args:
+        log_prob, old_log_prob, advantage, entropy: [..., A], read where `acts`.
+        value, old_value, target: [..., A], read where `valued`.
+        acts, valued: [..., A] bool, where the actor and where the critic learns.
+        clip: c, for the ratio and for the value around its old estimate.
+        huber_delta: where the Huber loss turns from a square to a line.
+    """
+    log_ratio = torch.where(acts, log_prob - old_log_prob, 0.0)
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    clipped_value = old_value + (value - old_value).clamp(-clip, clip)
+    value_loss = torch.maximum(
+        functional.huber_loss(value, target, reduction="none", delta=huber_delta),
+        functional.huber_loss(clipped_value, target, reduction="none", delta=huber_delta),
+    )
+    count = acts.sum().clamp(min=1)
+    weight = acts.float() / count
+    return Losses(
+        policy=-(surrogate * weight).sum(),
+        value=(value_loss * (valued.float() / count)).sum(),
+        entropy=(entropy * weight).sum(),
+        kl=((ratio - 1 - log_ratio) * weight).sum(),
+        clipped=(((ratio - 1).abs() > clip) * weight).sum(),
+    )
 
 
 @dataclass(frozen=True)
@@ -124,58 +183,48 @@ class Batch:
 class PPO:
     """Updates one group's policy from its experience.
 
-    The minibatch is a set of (step, copy) pairs with all their agents, so per-agent heads stay one batched product;
-    with `chunk` > 1 it is a set of sequences of that many steps.
+    The minibatch is a set of (step, environment) pairs with all their agents, so per-agent heads stay one batched
+    product; with `settings.chunk` > 1 it is a set of sequences of that many steps.
 
     Args:
-        learning_rate: that of the params, or the start of its schedule, by default; see `set_learning_rate`.
-        distribution: from parameters and mask to the distribution of actions.
-        chunk: steps of a sequence; divides the horizon.
-        acceleration: of the losses; None for float32 as written.
-        fused: Adam in one kernel (equal to rounding).
-        reduction: what is shared with fellow workers.
+        settings: the learning rate begins its schedule; see `set_learning_rate`.
+        reduction: what is shared with other workers.
     """
 
-    def __init__(
-        self,
-        policy: ActorCritic,
-        params: PPOParams | PPOSettings,
-        *,
-        learning_rate: float | None = None,
-        distribution: Callable[[Tensor, Tensor], Distribution] = Categorical,
-        chunk: int = 1,
-        acceleration: Acceleration | None = None,
-        fused: bool = False,
-        reduction: Reduction = ALONE,
-    ) -> None:
+    def __init__(self, policy: ActorCritic, settings: PPOSettings, *, reduction: Reduction = ALONE) -> None:
         self.policy = policy
-        self.params = params
-        self.distribution = distribution
-        self.chunk = chunk
+        self.settings = settings
         self.reduction = reduction
-        self.acceleration = acceleration or Acceleration(precision="float32", compile=False)
-        self._losses = self.acceleration.compiled(self.losses)
-        if learning_rate is None:
-            rate = params.learning_rate
-            learning_rate = rate.start if isinstance(rate, Schedule) else rate
-        self.optimizer = torch.optim.Adam(policy.module.parameters(), lr=learning_rate, eps=1e-5, fused=fused or None)
+        self._losses = settings.acceleration.compiled(self.losses)
+        parameters = policy.module.parameters()
+        self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate.start, eps=1e-5, fused=True)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
     def real_values(self, experience: Experience) -> tuple[Tensor, Tensor, Tensor]:
-        """The critic's estimates in units of reward: at each step, at cuts, after the last step."""
-        return experience.value, experience.cut_value, experience.last_value
+        """The critic's estimates in units of reward: at each step, at the ends of episodes, after the last step."""
+        values = experience.value, experience.cut_value, experience.last_value
+        norm = self.policy.norm
+        return (
+            values
+            if norm is None
+            else (norm.denormalise(values[0]), norm.denormalise(values[1]), norm.denormalise(values[2]))
+        )
 
     def value_targets(self, targets: Tensor, valued: Tensor) -> Tensor:
         """What the critic regresses on, from targets in units of reward; `valued` says which of them it will."""
-        return targets
+        norm = self.policy.norm
+        if norm is None:
+            return targets
+        norm.update(targets[valued], self.reduction)
+        return norm.normalise(targets)
 
     def _valued(self, experience: Experience) -> Tensor:
         """[L, E, A] bool, where the critic learns: at decisions and, of a team, also where an agent is absent, because
         what the others go on to earn belongs to the decisions it took before."""
-        if isinstance(self.params, PPOSettings) and self.params.reward == "team":
+        if self.settings.reward == "team":
             return experience.acts | ~experience.present
         return experience.acts
 
@@ -188,7 +237,7 @@ class PPO:
         Raises:
             UserError: training diverged.
         """
-        p, valued = self.params, self._valued(experience)
+        p, valued = self.settings, self._valued(experience)
         value, cut_value, last_value = self.real_values(experience)
         estimate = generalised_advantages(
             reward=experience.reward,
@@ -208,76 +257,71 @@ class PPO:
         history: list[Tensor] = []
         for _ in range(p.epochs):
             for part in self._parts(batch, generator):
-                with self.acceleration.autocast(part.target.device):
+                with p.acceleration.autocast(part.target.device):
                     losses = self._losses(part)
                 rows = part.acts.sum()
                 self._descend(losses.policy + p.value_coefficient * losses.value - p.entropy * losses.entropy, rows)
-                told = torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped])
-                history.append(self.reduction.mean(told.detach(), rows))
+                figures = torch.stack([losses.policy, losses.value, losses.entropy, losses.kl, losses.clipped])
+                history.append(self.reduction.mean(figures.detach(), rows))
             if p.target_kl is not None and float(history[-1][3]) > 1.5 * p.target_kl:
                 break
         means = torch.stack(history).mean(0).tolist()
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
-        figures = dict(zip(names, means, strict=True))
-        require_finite(figures)
+        means_by_name = dict(zip(names, means, strict=True))
+        require_finite(means_by_name)
         _, unexplained = self.reduction.moments((estimate.value_target - value)[valued])
         _, spread = self.reduction.moments(estimate.value_target[valued])
         explained = 1 - unexplained / spread.clamp(min=1e-8)
-        return {**figures, "explained_variance": float(explained)}
+        return {**means_by_name, "explained_variance": float(explained)}
 
     def batch(self, experience: Experience, advantage: Tensor, target: Tensor) -> Batch:
         """A rollout as the losses read it, with what it is to teach [L, E, A]."""
+        chunk = self.settings.chunk
         return Batch(
-            inputs={key: sequences(tensor, self.chunk) for key, tensor in experience.inputs.items()},
-            mask=sequences(experience.action_mask, self.chunk),
-            action=sequences(experience.action, self.chunk),
-            acts=sequences(experience.acts, self.chunk),
-            valued=sequences(self._valued(experience), self.chunk),
-            old_log_prob=sequences(experience.log_prob, self.chunk),
-            old_value=sequences(experience.value, self.chunk),
-            advantage=sequences(advantage, self.chunk),
-            target=sequences(target, self.chunk),
+            inputs={key: sequences(tensor, chunk) for key, tensor in experience.inputs.items()},
+            mask=sequences(experience.action_mask, chunk),
+            action=sequences(experience.action, chunk),
+            acts=sequences(experience.acts, chunk),
+            valued=sequences(self._valued(experience), chunk),
+            old_log_prob=sequences(experience.log_prob, chunk),
+            old_value=sequences(experience.value, chunk),
+            advantage=sequences(advantage, chunk),
+            target=sequences(target, chunk),
         )
 
     def _parts(self, batch: Batch, generator: torch.Generator) -> Iterator[Batch]:
         """One pass over the batch in random minibatches; the whole batch needs no order."""
-        if self.params.minibatches == 1:
+        if self.settings.minibatches == 1:
             yield batch
             return
         rows, device = len(batch.acts), batch.acts.device
         order = torch.randperm(rows, generator=generator, device=generator.device).to(device)
-        for part in order.tensor_split(min(self.params.minibatches, rows)):
+        for part in order.tensor_split(min(self.settings.minibatches, rows)):
             yield batch[part]
 
     def losses(self, batch: Batch) -> Losses:
-        """Sums over the rows, divided by the number of those where an agent acted."""
-        p, acts, advantage, target = self.params, batch.acts, batch.advantage, batch.target
+        """`ppo_losses` of the policy as it is now."""
         parameters, value = self.policy.evaluate(batch.inputs)
-        policy = self.distribution(parameters, batch.mask)
-        log_ratio = policy.log_prob(batch.action) - batch.old_log_prob
-        log_ratio = torch.where(acts, log_ratio, 0.0)
-        ratio = log_ratio.exp()
-        surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - p.clip, 1 + p.clip) * advantage)
-        clipped_value = batch.old_value + (value - batch.old_value).clamp(-p.clip, p.clip)
-        value_loss = torch.maximum(
-            functional.huber_loss(value, target, reduction="none", delta=p.huber_delta),
-            functional.huber_loss(clipped_value, target, reduction="none", delta=p.huber_delta),
-        )
-        count = acts.sum().clamp(min=1)
-        weight = acts.float() / count
-        return Losses(
-            policy=-(surrogate * weight).sum(),
-            value=(value_loss * (batch.valued.float() / count)).sum(),
-            entropy=(policy.entropy() * weight).sum(),
-            kl=((ratio - 1 - log_ratio) * weight).sum(),
-            clipped=(((ratio - 1).abs() > p.clip) * weight).sum(),
+        policy = self.policy.distribution(parameters, batch.mask)
+        return ppo_losses(
+            log_prob=policy.log_prob(batch.action),
+            old_log_prob=batch.old_log_prob,
+            advantage=batch.advantage,
+            entropy=policy.entropy(),
+            acts=batch.acts,
+            value=value,
+            old_value=batch.old_value,
+            target=batch.target,
+            valued=batch.valued,
+            clip=self.settings.clip,
+            huber_delta=self.settings.huber_delta,
         )
 
     def _descend(self, loss: Tensor, rows: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.reduction.average_gradients(self.policy.module.parameters(), rows)
-        nn.utils.clip_grad_norm_(self.policy.module.parameters(), self.params.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.policy.module.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:

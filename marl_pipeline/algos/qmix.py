@@ -98,7 +98,7 @@ class QMIX(ValueLearner[QMIXSettings]):
         return Replay(
             self._environment,
             first,
-            capacity=s.capacity,
+            buffer_size=s.buffer_size,
             memory=self.policy.memory_sizes(),
             stride=s.window if s.network.recurrence == "gru" else 1,
         )

@@ -1,8 +1,7 @@
-"""Algorithms by name, and their settings: the preset, an environment's own values, what the user overrides.
+"""Algorithms by name, and their settings: the preset, and what is laid over it.
 
-A preset (`presets/<name>.yaml`) says in `envs` how many copies of the environment to train on, holds under `default`
-every field of the algorithm's settings, and under `environments` what of all this differs for an environment of that
-name.
+A preset (`presets/<name>.yaml`) says in `envs` how many environments to train in, and holds under `default` every field
+of the algorithm's settings. What differs on one environment is the preset of its scenario (`scenarios.presets`).
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def preset(name: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Chosen:
     """Attributes:
-    envs: copies of the environment to train on.
+    envs: environments to train in.
     settings: of the algorithm.
     """
 
@@ -86,8 +85,8 @@ class Chosen:
         return {"envs": self.envs, **self.settings.model_dump(mode="json")}
 
 
-def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
-    """The settings of algorithm `name` on the environment called `environment`.
+def choose(name: str, overrides: Mapping[str, Any]) -> Chosen:
+    """The settings of algorithm `name`.
 
     Args:
         overrides: nested mapping laid over the preset.
@@ -96,9 +95,7 @@ def choose(name: str, environment: str, overrides: Mapping[str, Any]) -> Chosen:
         UserError: no such algorithm, an unknown setting, or a bad value.
     """
     values = preset(name)
-    default = {"envs": values["envs"], **values["default"]}
-    here = values.get("environments", {}).get(environment, {})
-    return parse(name, laid_over(laid_over(default, here), overrides))
+    return parse(name, laid_over({"envs": values["envs"], **values["default"]}, overrides))
 
 
 def parse(name: str, values: Mapping[str, Any]) -> Chosen:
@@ -110,7 +107,7 @@ def parse(name: str, values: Mapping[str, Any]) -> Chosen:
     model = entry(name).settings
     envs = values.get("envs")
     if not isinstance(envs, int) or isinstance(envs, bool) or envs < 1:
-        raise UserError(f"settings of {name}: 'envs' must be a whole number of copies from 1 on (found {envs!r})")
+        raise UserError(f"settings of {name}: 'envs' must be a whole number of environments from 1 on (found {envs!r})")
     try:
         settings = {key: value for key, value in values.items() if key != "envs"}
         return Chosen(envs, model.model_validate(settings))

@@ -22,17 +22,25 @@ from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.config import load_params
 from marl_pipeline.pipeline.harness import set_threads
-from marl_pipeline.scenarios.market import scenario_of, synthetic_dataset
+from marl_pipeline.scenarios.market.scenario import scenario_of, synthetic_dataset
+from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
 
 ENV = "mpe/simple_spread"
 WARM_UP = 20_000
-"""Environment steps before the clock starts: replays are filled beyond `learn_from`, kernels are loaded."""
+"""Environment steps before the clock starts: replays are filled beyond `learning_starts`, kernels are loaded."""
 
 AGENTS = (3, 9, 27, 81, 143)
 UPDATE_SETTINGS: dict[str, dict[str, Any]] = {
     "mappo": {"envs": 16, "horizon": 25, "epochs": 1, "minibatches": 1},
-    "qmix": {"envs": 16, "collect": 1, "updates": 1, "batch": 32, "capacity": 4096, "learn_from": 256},
+    "qmix": {
+        "envs": 16,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "batch": 32,
+        "buffer_size": 4096,
+        "learning_starts": 256,
+    },
 }
 """A turn is then one update: of 400 steps for MAPPO, of 32 windows for QMIX after one step in every copy."""
 
@@ -125,7 +133,7 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
     """Trains for `seconds` with the preset, after `WARM_UP` steps."""
     set_threads(threads, device)
     made = scenario(root, ENV, {}, device)
-    chosen = registry.choose(algo, ENV, {})
+    chosen = choose(algo, ENV, {})
     environment = made.training(chosen.envs, 0)
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=10_000_000)
     agents = sum(spec.agents for spec in environment.groups.values())
@@ -133,7 +141,7 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
     yield Speed("marl-pipeline", algo, agents, threads, device, steps_per_s)
     if isinstance(learner, OnPolicy):
         found = learner.utilisation()
-        steps = chosen.envs * learner.settings.horizon
+        steps = chosen.envs * learner.horizon
         rates = (found.flops / steps, found.flops / found.seconds, found.peak)
         yield Arithmetic("marl-pipeline", algo, agents, threads, device, *rates)
 
@@ -162,7 +170,7 @@ def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> 
     data = params.data.model_copy(update={"source": "synthetic", "synthetic": synthetic, "start": None})
     params = params.model_copy(update={"data": data})
     made = scenario_of(synthetic_dataset(params), "synthetic", params, "market/portfolio", {"episode": 64}, device)
-    chosen = registry.choose(algo, "market/portfolio", UPDATE_SETTINGS[algo])
+    chosen = choose(algo, "market/portfolio", UPDATE_SETTINGS[algo])
     before = _memory_from_here(device)
     environment = made.training(chosen.envs, 0)
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=1_000_000)
@@ -198,14 +206,14 @@ def peer_speed(root: Path, python: Path, algo: str, *, own_settings: bool, threa
 
 def peer_settings(algo: str) -> dict[str, Any]:
     """What BenchMARL has a name for, as in our preset: copies, frames a batch, updates, rows an update, widths."""
-    chosen = registry.choose(algo, ENV, {})
+    chosen = choose(algo, ENV, {})
     given, envs = chosen.as_dict(), chosen.envs
     if algo == "mappo":
         frames = envs * given["horizon"]
         batch, updates, memory = frames // given["minibatches"], given["epochs"], 1
     else:
-        frames = envs * given["collect"]
-        batch, updates, memory = given["batch"] * given["window"], given["updates"], given["capacity"]
+        frames = envs * given["train_freq"]
+        batch, updates, memory = given["batch"] * given["window"], given["gradient_steps"], given["buffer_size"]
     hidden = given["network"]["hidden"]
     return {"envs": envs, "frames": frames, "updates": updates, "batch": batch, "memory": memory, "hidden": hidden}
 

@@ -22,8 +22,8 @@ from marl_pipeline.config import DirectivesParams, MarketParams
 from marl_pipeline.data.dataset import Panel
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.errors import UserError
 

@@ -10,36 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from marl_pipeline.algos.registry import choose
+from marl_pipeline.evaluation.play import greedy_returns
 from marl_pipeline.experiments.curves import curves_of, draw
 from marl_pipeline.experiments.job import EVALUATIONS, TEST_SEED, Job
 from marl_pipeline.experiments.many import train_all
 from marl_pipeline.experiments.run import Finished
 from marl_pipeline.reporting.learning_curves import LearningCurve, interquartile_mean, summarise
+from marl_pipeline.scenarios.presets import choose
+from marl_pipeline.scenarios.registry import scenario
+from marl_pipeline.scenarios.scenario import Baseline, Published, Scenario
 
 TEST_EPISODES = 512
-
-PUBLISHED: Mapping[str, Mapping[str, tuple[float, int]]] = {
-    "mpe/simple_spread": {
-        "mappo": (-29.3, 20_000_000),
-        "qmix": (-25.8, 2_000_000),
-        "idqn": (-28.8, 2_000_000),
-        "maddpg": (-33.4, 2_000_000),
-    }
-}
-"""Environment -> algorithm -> return of an episode summed over agents, and the environment steps it took.
-
-Papoudakis et al. 2021 (arXiv 2006.07869), table 3, parameters shared: of `simple_spread` before version 3, where
-every agent also paid 1 a step for colliding with itself, hence (published + 75) / 2.
-"""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The runs of every algorithm, and their curves."""
+    """Attributes:
+    runs, curves: of every algorithm.
+    baselines: mean return of those of the scenario, over as many episodes.
+    published: of the scenario.
+    optimum: of the scenario, where it is known.
+    """
 
     env: str
     timesteps: int
+    baselines: Mapping[str, float]
+    published: Mapping[str, Published]
+    optimum: float | None
     runs: Mapping[str, Sequence[Finished]]
     curves: Mapping[str, LearningCurve]
 
@@ -47,6 +44,8 @@ class Reference:
         return {
             "env": self.env,
             "timesteps": self.timesteps,
+            "optimum": self.optimum,
+            "baselines": dict(self.baselines),
             "algorithms": [
                 {
                     "algo": algo,
@@ -54,7 +53,7 @@ class Reference:
                     "interval": [low, high],
                     "mean": statistics.fmean(run.test_return for run in runs),
                     "steps_per_s": _speed(runs),
-                    "published": _published(self.env, algo),
+                    "published": _published(self.published.get(algo)),
                     "runs": [run.as_json() for run in runs],
                 }
                 for algo, runs in self.runs.items()
@@ -73,8 +72,8 @@ class Reference:
         ]
         for algo, runs in self.runs.items():
             iqm, low, high = _summary(runs)
-            published, speed = _published(self.env, algo), _speed(runs)
-            known = "" if published is None else f"{published['return']:.1f} ({published['timesteps'] / 1e6:g}M)"
+            published, speed = self.published.get(algo), _speed(runs)
+            known = "" if published is None else f"{published.test_return:.1f} ({published.timesteps / 1e6:g}M)"
             cells = (
                 algo,
                 f"{iqm:.1f}",
@@ -84,6 +83,8 @@ class Reference:
                 "" if speed is None else f"{speed:,.0f}",
             )
             lines.append(f"| {' | '.join(cells)} |")
+        known_means = dict(self.baselines) if self.optimum is None else {**self.baselines, "optimum": self.optimum}
+        lines += [f"| {name} |  |  | {mean:.1f} |  |  |" for name, mean in known_means.items()]
         return "\n".join(lines) + "\n"
 
     def draw(self, path: Path) -> None:
@@ -129,7 +130,15 @@ def reference(
     done = train_all(given, root, out, fresh=False, side_by_side=jobs)
     runs = {algo: [run for job, run in zip(given, done, strict=True) if job.algo == algo] for algo in algos}
     curves = next(iter(curves_of(run.folder for run in done).values()))
-    return Reference(env, timesteps, runs, curves)
+    made = scenario(root, env, {}, "cpu")
+    baselines = {name: _played(made, baseline) for name, baseline in made.baselines.items()}
+    return Reference(env, timesteps, baselines, made.published, made.optimum, runs, curves)
+
+
+def _played(made: Scenario, baseline: Baseline) -> float:
+    """Mean return of a policy that learns nothing, over the test episodes."""
+    environment = made.test(TEST_EPISODES, TEST_SEED)
+    return float(greedy_returns(environment, baseline(environment.groups, TEST_SEED)).mean())
 
 
 def _summary(runs: Sequence[Finished]) -> tuple[float, float, float]:
@@ -144,6 +153,5 @@ def _speed(runs: Sequence[Finished]) -> float | None:
     return statistics.median(timed) if timed else None
 
 
-def _published(env: str, algo: str) -> dict[str, float] | None:
-    found = PUBLISHED.get(env, {}).get(algo)
-    return None if found is None else {"return": found[0], "timesteps": found[1]}
+def _published(known: Published | None) -> dict[str, float] | None:
+    return None if known is None else {"return": known.test_return, "timesteps": known.timesteps}

@@ -67,10 +67,10 @@ def train(
     """
     numbers = seeds_of(seeds)
     root = repository()
-    from marl_pipeline.algos.registry import choose
     from marl_pipeline.experiments.job import EVALUATIONS, RUNS, TEST_SEED, Job
     from marl_pipeline.experiments.many import train_all
     from marl_pipeline.pipeline.overlay import parse_values
+    from marl_pipeline.scenarios.presets import choose
 
     chosen = choose(algo, env, parse_values(overrides or [], "-S"))
     job = Job(
@@ -97,8 +97,8 @@ def train(
     )
     picture = _draw_learning(runs)
     if as_json:
-        found = {"algo": algo, "env": env, "timesteps": timesteps, "runs": [run.as_json() for run in runs]}
-        print_json(found | {"picture": str(picture)})
+        found = {"algo": algo, "env": env, "timesteps": timesteps, "optimum": runs[0].optimum}
+        print_json(found | {"runs": [run.as_json() for run in runs], "picture": str(picture)})
         return
     from rich.console import Console
 

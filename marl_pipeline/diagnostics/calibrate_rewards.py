@@ -26,19 +26,20 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from rich.table import Table
 
+from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.config import CalibrateRewardsParams, CurriculumStageParams, GuideParams, Params
 from marl_pipeline.data.windows import Spans, split
 from marl_pipeline.errors import UserError
-from marl_pipeline.pipeline.harness import StageContext, set_threads
+from marl_pipeline.pipeline.harness import set_threads
 from marl_pipeline.pipeline.tracking import SpoolRecorder, git_tags, ship_unless_shipped
-from marl_pipeline.pipeline.world import load_world
 from marl_pipeline.progress import OnStep, silent
+from marl_pipeline.scenarios.trading_market import load_trading_market
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
 from marl_pipeline.store.trials import TRIALS, read_trials
-from marl_pipeline.training.hierarchy import World, train_symbol_agents
+from marl_pipeline.training.hierarchy import SCORE, Tiers, train_symbol_agents
 
 STUDIES = Path(".marl/calibration")
 
@@ -93,7 +94,8 @@ def calibrate(
     _check(params.market.guide, search)
     set_threads(params.run.threads, params.run.device)
     dataset = load_dataset(root / DATASET)
-    world, spans = load_world(StageContext(params, root=root), dataset), split(dataset.bars, params.spans)
+    trading, spans = load_trading_market(params, root, dataset), split(dataset.bars, params.spans)
+    tiers = Tiers(params.train_symbol_agents, params.train_master)
     key = study_key(root, params, kind)
     with _study(root, key) as study:
         _append(root, key, params, kind, study)
@@ -105,7 +107,7 @@ def calibrate(
                     asked = study.ask(dict(_distributions(search)))
                     point = dict(asked.params)
                 guide = params.market.guide.with_coefficients(point)
-                by_seed = _recorded(root, key, number, params, guide, world, spans)
+                by_seed = _recorded(root, key, number, params, guide, trading, tiers, spans)
                 _tell(study, search, asked, point, by_seed)
                 _append(root, key, params, kind, study)
                 on_step("trials", number + 1, wanted, {"net_growth": _mean(by_seed), "best": study.best_value})
@@ -149,16 +151,24 @@ def study_key(root: Path, params: Params, sampler: Sampler) -> str:
     return digest.hexdigest()[:16]
 
 
-def net_growth(world: World, guide: GuideParams, search: CalibrateRewardsParams, spans: Spans, seed: int) -> float:
+def net_growth(
+    trading: TradingMarket,
+    tiers: Tiers,
+    guide: GuideParams,
+    search: CalibrateRewardsParams,
+    spans: Spans,
+    seed: int,
+) -> float:
     """What agents trained for `search.iterations` under the preset earn on the validation span.
 
     The weights are those after the last iteration: the best along the way would be a choice made by the score itself.
     """
-    market = world.params.model_copy(update={"reward": search.preset, "guide": guide})
+    market = trading.params.model_copy(update={"reward": search.preset, "guide": guide})
     stage = CurriculumStageParams(name="calibration", symbols=1.0, calm=1.0, iterations=search.iterations)
-    agents = world.symbols_params.model_copy(update={"curriculum": (stage,), "evaluate_every": search.iterations})
+    agents = tiers.symbols.model_copy(update={"curriculum": (stage,), "evaluate_every": search.iterations})
     _, metadata = train_symbol_agents(
-        replace(world, params=market, symbols_params=agents),
+        replace(trading, params=market),
+        replace(tiers, symbols=agents),
         train_span=spans.train,
         validation_span=spans.validation,
         seed=seed,
@@ -166,7 +176,7 @@ def net_growth(world: World, guide: GuideParams, search: CalibrateRewardsParams,
         checkpoint=NoCheckpoint(),
     )
     curves = {curve["name"]: curve["y"] for curve in metadata["curves"]}
-    return float(curves[f"{stage.name}/validation"][-1])
+    return float(curves[SCORE][-1])
 
 
 def _check(guide: GuideParams, search: CalibrateRewardsParams) -> None:
@@ -176,7 +186,14 @@ def _check(guide: GuideParams, search: CalibrateRewardsParams) -> None:
 
 
 def _recorded(
-    root: Path, key: str, number: int, params: Params, guide: GuideParams, world: World, spans: Spans
+    root: Path,
+    key: str,
+    number: int,
+    params: Params,
+    guide: GuideParams,
+    trading: TradingMarket,
+    tiers: Tiers,
+    spans: Spans,
 ) -> list[float]:
     """The scores of one trial, seed by seed, as a run in MLflow."""
     search = params.calibrate_rewards
@@ -192,7 +209,7 @@ def _recorded(
     with SpoolRecorder(root, f"calibrate_rewards {key[:6]} {number}", told, tags) as recorder:
         scores = []
         for place, seed in enumerate(search.seeds):
-            scores.append(net_growth(world, guide, search, spans, seed))
+            scores.append(net_growth(trading, tiers, guide, search, spans, seed))
             recorder.log_metrics({"seed_net_growth": scores[-1]}, place)
         recorder.log_metrics({"net_growth": _mean(scores)})
     return scores

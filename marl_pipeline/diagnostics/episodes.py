@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.errors import UserError
 
 VERSION = 1

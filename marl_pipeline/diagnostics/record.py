@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import torch
 from torch import Tensor
 
-from marl_pipeline.agents.hierarchy import Alone, Hierarchy
-from marl_pipeline.algos.common.rollout import Controller
 from marl_pipeline.config import Params
 from marl_pipeline.data.windows import Span, split
 from marl_pipeline.diagnostics.episode_file import save_episodes
@@ -20,14 +17,14 @@ from marl_pipeline.diagnostics.play import Policy, PolicyName, policy_of
 from marl_pipeline.diagnostics.recorder import record_episodes
 from marl_pipeline.diagnostics.simulator import Simulator, simulator
 from marl_pipeline.envs.protocol import Timestep
-from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.errors import UserError
-from marl_pipeline.pipeline.harness import StageContext
-from marl_pipeline.pipeline.world import load_world
+from marl_pipeline.scenarios.trading_market import load_trading_market
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.paths import DATASET, seed_folder
 from marl_pipeline.store.policies import load_weights
+from marl_pipeline.training.hierarchy import Tiers, hierarchy_policy
 
 SpanName = Literal["train", "validation", "test", "all"]
 
@@ -78,7 +75,7 @@ def _plain(root: Path, params: Params, world: Simulator, played: Played, span: S
         num_envs=played.episodes,
         span=span,
         episode=_steps(played, span),
-        gamma=params.train_symbol_agents.ppo.gamma,
+        gamma=params.train_symbol_agents.gamma,
         seed=played.seed,
     )
     return environment, policy_of(cast(PolicyName, played.policy), played.seed, environment.device)
@@ -91,24 +88,28 @@ def _trained(root: Path, params: Params, simulated: Simulator, played: Played, s
         raise UserError(
             f"--policy {played.policy}: weights need the data set they were trained on; run `marl run` first"
         )
-    world = load_world(StageContext(params, root=root), load_dataset(root / DATASET))
-    spoken = Span(world.view.start, world.view.start + len(world.view.symbol_rows))
-    span = Span(max(span.start, spoken.start), min(span.stop, spoken.stop))
-    environment = world.environment(
+    market = load_trading_market(params, root, load_dataset(root / DATASET))
+    valid = Span(market.view.start, market.view.start + len(market.view.symbol_rows))
+    span = Span(max(span.start, valid.start), min(span.stop, valid.stop))
+    environment = market.environment(
         played.mode, span, num_envs=played.episodes, episode=_steps(played, span), seed=played.seed
     )
-    agents = world.symbol_agents(0)
-    _load(agents.module, folder, "symbols")
-    controller: Controller = Alone(agents)
+    weights = load_weights(folder, "symbols")
     if played.mode == "portfolio":
         if not (folder / "master.safetensors").exists():
             raise UserError(f"{folder}: holds no master, which a portfolio needs; record with --mode accounts")
-        master = world.master_agent(0)
-        _load(master.module, folder, "master")
-        controller = Hierarchy(agents, master, explore_symbols=False)
+        weights |= load_weights(folder, "master")
+    tiers = Tiers(params.train_symbol_agents, params.train_master)
+    try:
+        policy = hierarchy_policy(market, tiers, weights, played.mode, span)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; train again on this data set and these parameters") from None
+    memory = policy.start(played.episodes)
 
     def decide(timestep: Timestep) -> Mapping[str, Tensor]:
-        return {name: decision.action for name, decision in controller.decide(timestep, None).items()}
+        nonlocal memory
+        actions, memory = policy.act(timestep, memory, None)
+        return actions
 
     return environment, decide
 
@@ -129,13 +130,3 @@ def _weights_folder(root: Path, played: Played) -> Path:
         f"--policy {played.policy}: neither one of {names} nor a folder with symbols.safetensors (or with "
         f"seed_{played.seed}/symbols.safetensors)"
     )
-
-
-def _load(module: torch.nn.Module, folder: Path, network: str) -> None:
-    try:
-        module.load_state_dict(load_weights(folder, network))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(
-            f"{folder}: the weights of {network} do not fit this data set and these parameters ({reason})"
-        ) from None

@@ -17,8 +17,8 @@ from marl_pipeline.data.dataset import FloatArray
 from marl_pipeline.data.windows import Span
 from marl_pipeline.diagnostics.episodes import Episodes
 from marl_pipeline.diagnostics.play import PolicyName, policy_of
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.rewards.component_log import DOMINANT, Balance, Recorded, check_balance
 from marl_pipeline.errors import UserError

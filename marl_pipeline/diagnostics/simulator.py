@@ -19,8 +19,8 @@ from marl_pipeline.data.windows import Span
 from marl_pipeline.diagnostics.reward_gap import RewardGap, reward_gaps
 from marl_pipeline.diagnostics.reward_study import RewardStudy, picture, study_policies
 from marl_pipeline.diagnostics.smoke import SmokeResult, smoke
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.rewards.shaped import Preset
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.paths import DATASET
@@ -70,7 +70,7 @@ def study(
         params.train_master.directives,
         mode=mode,
         span=world.span,
-        gamma=params.train_symbol_agents.ppo.gamma,
+        gamma=params.train_symbol_agents.gamma,
         episodes=episodes,
         seed=seed,
     )

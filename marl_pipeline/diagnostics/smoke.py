@@ -15,8 +15,8 @@ from marl_pipeline.diagnostics.play import policy_of
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.book import Book
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 
 TOLERANCE = 1e-9

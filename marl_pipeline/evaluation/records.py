@@ -1,4 +1,4 @@
-"""What one walk-forward window of one seed leaves behind: equity, positions and fills bar by bar.
+"""What one walk-forward window of one seed leaves behind: equity, positions, fills and decisions bar by bar.
 
 The formats are fixed here so that whoever trades a window and whoever judges it agree on columns and meaning.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -59,6 +59,31 @@ TRADE_COLUMNS: Mapping[str, str] = {
 """One row per fill; `bar` is the bar it was filled at, `side` is buy or sell, `shares` and `notional` are positive,
 `action` is what the agent chose (or the name of the event that forced the fill)."""
 
+DECISION_COLUMNS: Mapping[str, str] = {
+    "bar": "int64",
+    "timestamp": TIME,
+    "symbol": "str",
+    "chosen": "int8",
+    "executed": "int8",
+    "directive": "int8",
+    "ordered": "int8",
+}
+"""One row per symbol and decision bar, that is every bar of the window but the last: what was decided at its close.
+
+`chosen` is the action of the policy and `executed` the one that the limits let through (numbers of `Action`);
+`directive` is the master's joint action that bound them (48, the full limits, where no master has decided), and
+`ordered` the one that the master chose at this bar, -1 where it did not decide. What is decided at a bar fills in the
+next one, so that fills alone cannot show what was known when.
+"""
+
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "equity": EQUITY_COLUMNS,
+    "positions": POSITION_COLUMNS,
+    "trades": TRADE_COLUMNS,
+    "decisions": DECISION_COLUMNS,
+}
+"""The tables of a record and their columns."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -92,8 +117,8 @@ class Record:
         equity: EQUITY_COLUMNS, one row per bar of the test part, ascending and without gaps.
         positions: POSITION_COLUMNS, any number of rows.
         trades: TRADE_COLUMNS, any number of rows.
+        decisions: DECISION_COLUMNS, one row per symbol and decision bar; empty for a rule that sets positions itself.
         tuning: curves of the tuning before the window.
-        decisions: how often each action was chosen, executed, or any other count worth a line.
     """
 
     window: int
@@ -102,8 +127,8 @@ class Record:
     equity: pd.DataFrame
     positions: pd.DataFrame
     trades: pd.DataFrame
+    decisions: pd.DataFrame
     tuning: Sequence[Curve] = ()
-    decisions: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Puts columns into order and type.
@@ -111,11 +136,7 @@ class Record:
         Raises:
             ValueError: a column is missing, equity has gaps in its bars, or a figure of equity is not finite.
         """
-        for name, columns in (
-            ("equity", EQUITY_COLUMNS),
-            ("positions", POSITION_COLUMNS),
-            ("trades", TRADE_COLUMNS),
-        ):
+        for name, columns in TABLES.items():
             object.__setattr__(self, name, typed(getattr(self, name), columns, f"{self.label} {name}"))
         bars = self.equity["bar"]
         if len(bars) == 0 or not (bars.diff().iloc[1:] == 1).all():

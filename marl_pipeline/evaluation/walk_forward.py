@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from marl_pipeline.agents.hierarchy import Hierarchy
-from marl_pipeline.data.dataset import IntArray, TimeArray
-from marl_pipeline.data.windows import Window
-from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_FIELDS, Action, directive_table
+from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.data.dataset import IntArray, Panel, TimeArray
+from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.evaluation.records import Curve, Record
-from marl_pipeline.training.hierarchy import World
+from marl_pipeline.evaluation.records import MODES, Curve, Record
 
 LIQUIDATION = "LIQUIDATION"
 FORCED_CLOSE = "FORCED_CLOSE"
@@ -24,49 +23,80 @@ FORCED_CLOSE = "FORCED_CLOSE"
 Tables = dict[str, list[np.ndarray[Any, Any]]]
 
 
-@torch.no_grad()
+Act = Callable[[Timestep], Mapping[str, Tensor]]
+"""One action per agent, [1, A] by group, for what is observed now."""
+
+
 def trade(
-    world: World,
-    symbol_weights: Mapping[str, Tensor],
-    master_weights: Mapping[str, Tensor],
+    environment: TradingEnv,
+    policy: Policy,
+    panel: Panel,
     *,
-    window: Window,
+    window: int,
     seed: int,
     tuning: Sequence[Mapping[str, Any]] = (),
 ) -> Record:
-    """Steps one portfolio through the test part of `window`; every tier takes its most probable action.
+    """A policy trades the span of `environment`; every agent takes its most probable action."""
+    memory = policy.start(environment.num_envs)
 
-    The book starts flat at the close of the window's first bar and is marked, not sold, at its last.
+    def act(timestep: Timestep) -> Mapping[str, Tensor]:
+        nonlocal memory
+        actions, memory = policy.act(timestep, memory, None)
+        return actions
+
+    return record_window(environment, act, panel, window=window, seed=seed, tuning=tuning)
+
+
+@torch.no_grad()
+def record_window(
+    environment: TradingEnv,
+    act: Act,
+    panel: Panel,
+    *,
+    window: int,
+    seed: int,
+    tuning: Sequence[Mapping[str, Any]] = (),
+) -> Record:
+    """Plays the whole span of a portfolio, E = 1, and records every bar, position, fill and decision.
+
+    The book starts flat at the close of the span's first bar and is marked, not sold, at its last.
+
+    Args:
+        act: called once for each bar but the last.
+        panel: gives the symbols' names and the bars' times.
+        tuning: curves of the tuning before the window, as `Curve.as_json` gives them.
     """
-    agents, master = world.symbol_agents(seed), world.master_agent(seed)
-    agents.module.load_state_dict(dict(symbol_weights))
-    master.module.load_state_dict(dict(master_weights))
-    hierarchy = Hierarchy(agents, master, explore_symbols=False)
-    environment = world.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)
-
     timestep = environment.reset()
     rows: Tables = {}
     _note(rows, _standing(environment))
     while not bool(timestep.done.all()):
-        decisions = hierarchy.decide(timestep, None)
-        timestep = environment.step({name: decision.action for name, decision in decisions.items()})
-        _note(rows, _standing(environment) | _flows(environment, timestep.info))
+        actions = act(timestep)
+        ordered = _ordered(timestep, actions)
+        timestep = environment.step(actions)
+        _note(rows, _standing(environment) | _flows(environment, timestep.info) | {"ordered": ordered})
     columns = {name: np.stack(values) for name, values in rows.items()}
     return Record(
-        window=window.index,
+        window=window,
         seed=seed,
-        initial_cash=world.params.initial_cash,
-        equity=_equity(world, columns),
-        positions=_positions(world, columns),
-        trades=_trades(world, columns),
-        tuning=[Curve(str(c["name"]), tuple(c["x"]), tuple(c["y"])) for c in tuning],
-        decisions=_counts(columns),
+        initial_cash=environment.params.initial_cash,
+        equity=_equity(environment, panel, columns),
+        positions=_positions(panel, columns),
+        trades=_trades(panel, columns),
+        decisions=_decisions(environment, panel, columns),
+        tuning=[Curve.from_json(curve) for curve in tuning],
     )
 
 
 def _note(rows: Tables, figures: Mapping[str, Tensor]) -> None:
     for name, figure in figures.items():
         rows.setdefault(name, []).append(figure[0].cpu().numpy())
+
+
+def _ordered(timestep: Timestep, actions: Mapping[str, Tensor]) -> Tensor:
+    """[1] the directive that the master chooses now, -1 where it does not decide."""
+    if "master" not in timestep.groups:
+        return torch.full_like(timestep.done, -1, dtype=torch.int64)
+    return torch.where(timestep.groups["master"].acts, actions["master"], -1)[:, 0]
 
 
 def _standing(environment: TradingEnv) -> dict[str, Tensor]:
@@ -99,24 +129,24 @@ def _flows(environment: TradingEnv, info: Mapping[str, Tensor]) -> dict[str, Ten
     }
 
 
-def _timestamps(world: World, bars: IntArray) -> TimeArray:
-    stamps: TimeArray = world.dataset.panel.timestamps[bars]
+def _timestamps(panel: Panel, bars: IntArray) -> TimeArray:
+    stamps: TimeArray = panel.timestamps[bars]
     return stamps
 
 
-def _equity(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+def _equity(environment: TradingEnv, panel: Panel, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
     bars = columns["bar"]
-    table = directive_table(world.master_params.directives, world.params.limits).numpy()[columns["directive"]]
+    table = environment.game.directives.cpu().numpy()[columns["directive"]]
     field = {name: table[:, index] for index, name in enumerate(DIRECTIVE_FIELDS)}
-    modes = len(DIRECTIVE_FIELDS) - 3
+    modes = len(DIRECTIVE_FIELDS) - len(MODES)
     frame = {
         "bar": bars,
-        "timestamp": _timestamps(world, bars),
+        "timestamp": _timestamps(panel, bars),
         "equity": columns["equity"],
         "cash": columns["cash"],
         "exposure": np.abs(columns["value"]).sum(-1) / columns["equity"],
         "directive_risk": field["risk"],
-        "directive_cap": field["cap"] * world.params.limits.position,
+        "directive_cap": field["cap"] * environment.params.limits.position,
         "directive_mode": table[:, modes:].argmax(-1),
         "drawdown": columns["drawdown"],
     }
@@ -126,20 +156,20 @@ def _equity(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.Dat
     return pd.DataFrame(frame)
 
 
-def _positions(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+def _positions(panel: Panel, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
     row, symbol = np.nonzero(columns["value"])
     bars = columns["bar"][row]
     return pd.DataFrame(
         {
             "bar": bars,
-            "timestamp": _timestamps(world, bars),
-            "symbol": np.array(world.dataset.panel.symbols)[symbol],
+            "timestamp": _timestamps(panel, bars),
+            "symbol": np.array(panel.symbols)[symbol],
             "weight": columns["value"][row, symbol] / columns["equity"][row],
         }
     )
 
 
-def _trades(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+def _trades(panel: Panel, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
     shares = columns["shares"]
     row, symbol = np.nonzero(shares)
     at = (row, symbol)
@@ -150,8 +180,8 @@ def _trades(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.Dat
     return pd.DataFrame(
         {
             "bar": bars,
-            "timestamp": _timestamps(world, bars),
-            "symbol": np.array(world.dataset.panel.symbols)[symbol],
+            "timestamp": _timestamps(panel, bars),
+            "symbol": np.array(panel.symbols)[symbol],
             "side": np.where(shares[at] > 0, "buy", "sell"),
             "action": action,
             "shares": np.abs(shares[at]),
@@ -163,9 +193,20 @@ def _trades(world: World, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.Dat
     )
 
 
-def _counts(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for kind in ("chosen", "executed"):
-        number = np.bincount(columns[kind].ravel(), minlength=len(ACTIONS))
-        counts |= {f"{kind}/{name}": int(count) for name, count in zip(ACTIONS, number, strict=True)}
-    return counts
+def _decisions(environment: TradingEnv, panel: Panel, columns: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+    """What the standing row of a bar and the flows of the step after it say of the decision between them."""
+    steps, symbols = columns["chosen"].shape
+    bars, active = columns["bar"][:steps], columns["directive"][:steps]
+    if environment.game.directives.shape[0] == 1:
+        active = np.full_like(active, DIRECTIVE_ACTIONS)
+    return pd.DataFrame(
+        {
+            "bar": np.repeat(bars, symbols),
+            "timestamp": np.repeat(_timestamps(panel, bars), symbols),
+            "symbol": np.tile(np.array(panel.symbols), steps),
+            "chosen": columns["chosen"].ravel(),
+            "executed": columns["executed"].ravel(),
+            "directive": np.repeat(active, symbols),
+            "ordered": np.repeat(columns["ordered"], symbols),
+        }
+    )

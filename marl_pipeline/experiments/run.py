@@ -42,6 +42,7 @@ class Finished:
     Attributes:
         test_return: greedy return (what the team earned) of the final weights, mean over the test episodes.
         interval: of that mean, 95%, from its standard error over the episodes.
+        optimum: the highest test return that there is, where it is known.
         steps_per_s: environment steps a second, collecting and learning together; None where this machine timed none.
         reused: it was there before.
     """
@@ -51,6 +52,7 @@ class Finished:
     interval: tuple[float, float]
     steps: int
     evaluations: tuple[Evaluation, ...]
+    optimum: float | None
     steps_per_s: float | None
     folder: Path
     reused: bool
@@ -118,6 +120,7 @@ def finished(folder: Path, *, reused: bool) -> Finished:
         interval=(record["interval"][0], record["interval"][1]),
         steps=record["steps"],
         evaluations=tuple(Evaluation(**one) for one in record["evaluations"]),
+        optimum=record["optimum"],
         steps_per_s=steps / seconds if seconds > 0.0 else None,
         folder=folder,
         reused=reused,
@@ -146,6 +149,7 @@ def _record(job: Job, key: str, made: Scenario, done: Run) -> dict[str, Any]:
         "steps": done.steps,
         "test_return": last.mean,
         "interval": list(interval_of(last.mean, last.std, job.test_episodes)),
+        "optimum": made.optimum,
         "evaluations": [vars(one) for one in done.evaluations],
     }
 
@@ -172,10 +176,11 @@ def _will_learn(job: Job) -> None:
     """Raises:
     UserError: the run ends before it has learned anything.
     """
-    begins = job.settings.get("learn_from", 0)
+    begins = job.settings.get("learning_starts", 0)
     if job.timesteps < begins:
         raise UserError(
-            f"{job.algo}: {job.timesteps} timesteps end before learning (learn_from {begins}): train longer or lower it"
+            f"{job.algo}: {job.timesteps} timesteps end before learning (learning_starts {begins}): train longer or "
+            "lower it"
         )
 
 

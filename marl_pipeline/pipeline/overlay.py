@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from marl_pipeline.config import NOT_SET, parse_params
+from marl_pipeline.config import NOT_SET, Params, parse_params
 from marl_pipeline.errors import UserError
 
 PARAMS = Path("params.yaml")
@@ -234,6 +234,7 @@ def _as_path(key: str, value: Any, root: Path, relative_to: Path, inputs: dict[P
 
 def _check(root: Path, values: Any, origin: str, inputs: Mapping[Path, str]) -> None:
     params = parse_params(_plain(values), origin)
+    _check_settings(params, origin)
     rules = _load(_read(root / PROFILES / f"{DEFAULT}.yaml", ""), DEFAULT)["validate_data"]["severity"]
     for rule in params.validate_data.severity:
         if rule not in rules:
@@ -242,6 +243,17 @@ def _check(root: Path, values: Any, origin: str, inputs: Mapping[Path, str]) -> 
         path = getattr(params.data, key)
         if Path(path) not in inputs and not (root / path).exists():
             raise UserError(f"{origin}: parameter 'data.{key}': no such file or folder: {path}")
+
+
+def _check_settings(params: Params, origin: str) -> None:
+    """The settings of algorithms, which the algorithms know."""
+    from marl_pipeline.training.hierarchy import mappo_settings, ppo_settings  # imports torch
+
+    try:
+        ppo_settings(params.train_symbol_agents)
+        mappo_settings(params.train_master)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.records import Curve, Record
+from marl_pipeline.evaluation.records import TABLES, Curve, Record
 from marl_pipeline.store.paths import WALK_FORWARD
 
 EQUITY = Path("reports/equity.parquet")
@@ -23,16 +23,15 @@ def record_folder(window: int, seed: int, root: Path = WALK_FORWARD) -> Path:
 
 
 def save_record(folder: Path, record: Record) -> None:
-    """Writes `equity.parquet`, `positions.parquet`, `trades.parquet` and `tuning.json` into `folder`."""
+    """Writes one parquet file for each table of the record and `tuning.json` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("equity", "positions", "trades"):
+    for name in TABLES:
         save_table(folder / f"{name}.parquet", getattr(record, name))
     tuning = {
         "window": record.window,
         "seed": record.seed,
         "initial_cash": record.initial_cash,
         "curves": [curve.as_json() for curve in record.tuning],
-        "decisions": dict(sorted(record.decisions.items())),
     }
     (folder / "tuning.json").write_text(json.dumps(tuning, indent=1, allow_nan=False) + "\n")
 
@@ -45,7 +44,7 @@ def load_record(folder: Path) -> Record:
     """
     try:
         tuning = json.loads((folder / "tuning.json").read_text())
-        tables = {name: load_table(folder / f"{name}.parquet") for name in ("equity", "positions", "trades")}
+        tables = {name: load_table(folder / f"{name}.parquet") for name in TABLES}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or folder}: no walk-forward record here; run `dvc repro` first") from None
     return Record(
@@ -53,7 +52,6 @@ def load_record(folder: Path) -> Record:
         seed=int(tuning["seed"]),
         initial_cash=float(tuning["initial_cash"]),
         tuning=tuple(Curve.from_json(curve) for curve in tuning["curves"]),
-        decisions={str(name): int(count) for name, count in tuning["decisions"].items()},
         **tables,
     )
 

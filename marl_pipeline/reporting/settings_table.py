@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from marl_pipeline.algos.registry import ALGORITHMS, preset
+from marl_pipeline.scenarios.presets import all_presets
 
 SCHEDULE = frozenset({"kind", "start", "end", "share"})
 """The keys of a schedule (`algos.schedules`)."""
@@ -20,8 +21,8 @@ def settings_tables() -> str:
     tables = [_table(names) for names in families.values()]
     changes = [
         f"| {name} | `{environment}` | `{key}` | {_written(value)} |"
-        for name in ALGORITHMS
-        for environment, overrides in preset(name).get("environments", {}).items()
+        for environment, presets in all_presets().items()
+        for name, overrides in presets.items()
         for key, value in _flat(overrides)
     ]
     head = ["| algorithm | environment | setting | value |", "|---|---|---|---|"]

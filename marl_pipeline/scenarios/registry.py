@@ -1,46 +1,109 @@
-"""Environments by name, as a run needs them: one to train in, one to be tested in, and what the networks read."""
+"""The one registry of environments: built-in scenarios, outside environments and the user's own, by name.
+
+Every folder of this package that says in `NAMES` which environments it has is a scenario; its module `scenario` builds
+them (`scenario(name, root, options, device)`), its file `presets.yaml` holds what algorithms do differently there.
+"""
 
 from __future__ import annotations
 
-import sys
+import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from types import ModuleType
+from typing import Any
 
-from marl_pipeline.algos.common.inputs import DenseInputs
-from marl_pipeline.envs import registry
+import torch
+
+from marl_pipeline.envs.lookup import hint
 from marl_pipeline.envs.protocol import Environment
-from marl_pipeline.scenarios.scenario import Scenario
+from marl_pipeline.errors import UserError
+from marl_pipeline.scenarios.scenario import Make, Scenario
 from marl_pipeline.seeding import stream_seed
-from marl_pipeline.store.digest import source_digest
+
+OUTSIDE = "outside"
+"""The folder of every name with a colon."""
+
+PATTERNS = ("pettingzoo:<module>", "gymnasium:<id>", "<module>:<Class>")
+"""What a name may be besides those of the folders; see `scenarios.outside`."""
 
 
-def scenario(root: Path, name: str, options: Mapping[str, Any], device: str) -> Scenario:
-    """The environment called `name`: one of `envs.registry`, or `market/portfolio` and `market/accounts`.
+def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "cpu", **options: Any) -> Environment:
+    """Builds `num_envs` environments of the scenario `name`, those to train in.
+
+    `market/...` reads the params.yaml and the data set of the repository around the working directory.
+
+    Args:
+        name: one of `names()`; or `pettingzoo:<module>`, environments of its `parallel_env(**options)`; or
+            `gymnasium:<id>`, those of `gymnasium.make(id, **options)`; or `<module>:<Class>`, the user's own, built as
+            `Class(num_envs, seed=seed, device=device, **options)`. Modules are looked for in the working directory too.
+        seed: fixes every episode.
+        options: what the environment itself lets one choose.
+
+    Raises:
+        UserError: the name, the module or an option is unknown, an option is missing or has the wrong type, or what
+            was built does not speak the protocol.
+    """
+    if num_envs < 1:
+        raise UserError(f"environment '{name}': at least 1 environment is needed, found num_envs={num_envs}")
+    return _found(_around(Path.cwd()), name, options, device).training(num_envs, seed)
+
+
+def scenario(root: Path, name: str, options: Mapping[str, Any], device: torch.device | str) -> Scenario:
+    """All that belongs to the environment called `name`; see `make`. Its seeds are a stream apart from all others.
+
+    Args:
+        root: of the repository.
 
     Raises:
         UserError: no such environment, or options that it does not have.
     """
-    if name.startswith("market/"):
-        from marl_pipeline.scenarios.market import market_scenario
-
-        return market_scenario(root, name, options, device)
-
-    def make(copies: int, seed: int) -> Environment:
-        return registry.make(name, copies, seed=stream_seed(seed, "environment"), device=device, **options)
-
-    return Scenario(make, make, DenseInputs(make(1, 0).groups), _source(name))
+    found = _found(root, name, options, device)
+    return replace(found, training=_streamed(found.training), test=_streamed(found.test))
 
 
-def _source(name: str) -> dict[str, str]:
-    """The source of an environment from elsewhere, which `make` has imported: edited, it is another environment."""
-    kind, *rest = name.split(":")
-    if not rest:
-        return {}
-    modules = {"gymnasium": [kind, *rest[:-1]], "pettingzoo": rest}.get(kind, [kind])
-    paths: list[Path] = []
-    for module in modules:
-        top = sys.modules[module.partition(".")[0]]
-        folders = getattr(top, "__path__", None)
-        paths += [Path(path) for path in folders] if folders is not None else [Path(cast(str, top.__file__))]
-    return {"source of the environment": source_digest(paths)}
+@cache
+def folders() -> tuple[str, ...]:
+    """Of all scenarios."""
+    return tuple(sorted(entry.name for entry in pkgutil.iter_modules([str(Path(__file__).parent)]) if entry.ispkg))
+
+
+@cache
+def names() -> Mapping[str, str]:
+    """Environment -> the folder of its scenario, outside environments left out."""
+    return {name: folder for folder in folders() for name in _module(folder).NAMES}
+
+
+def folder_of(name: str) -> str:
+    """The folder of the scenario that has the environment called `name`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in names():
+        return names()[name]
+    kind, _, rest = name.partition(":")
+    if kind and rest:
+        return OUTSIDE
+    raise UserError(f"environment '{name}' is not known{hint(name, names())}, or write {' or '.join(PATTERNS)}")
+
+
+def _found(root: Path, name: str, options: Mapping[str, Any], device: torch.device | str) -> Scenario:
+    module = import_module(f"{__package__}.{folder_of(name)}.scenario")
+    found: Scenario = module.scenario(name, root, options, device)
+    return found
+
+
+def _module(folder: str) -> ModuleType:
+    return import_module(f"{__package__}.{folder}")
+
+
+def _streamed(make: Make) -> Make:
+    return lambda num_envs, seed: make(num_envs, stream_seed(seed, "environment"))
+
+
+def _around(folder: Path) -> Path:
+    """The nearest folder with a params.yaml, from `folder` upwards; `folder` itself where there is none."""
+    return next((at for at in (folder, *folder.parents) if (at / "params.yaml").exists()), folder)

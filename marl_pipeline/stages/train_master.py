@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from marl_pipeline.data.windows import split
 from marl_pipeline.pipeline.harness import StageContext, main
-from marl_pipeline.pipeline.world import load_world
+from marl_pipeline.scenarios.trading_market import load_trading_market
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.paths import DATASET, MASTER, SYMBOL_AGENTS, seed_folder
 from marl_pipeline.store.policies import load_weights, save_policy
-from marl_pipeline.training.hierarchy import train_master
+from marl_pipeline.training.hierarchy import Tiers, train_master
 
 
 def run(context: StageContext) -> None:
@@ -16,9 +16,9 @@ def run(context: StageContext) -> None:
     context.set_tags({"agent_type": "master", "reward_version": params.market.reward})
     dataset = load_dataset(context.root / DATASET)
     spans = split(dataset.bars, params.spans)
-    world = load_world(context, dataset)
     weights, metadata = train_master(
-        world,
+        load_trading_market(params, context.root, dataset),
+        Tiers(params.train_symbol_agents, params.train_master),
         load_weights(context.root / seed_folder(SYMBOL_AGENTS, seed), "symbols"),
         train_span=spans.train,
         validation_span=spans.validation,

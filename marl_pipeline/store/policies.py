@@ -39,6 +39,14 @@ def load_weights(folder: Path, network: str) -> Weights:
         raise UserError(f"{path}: damaged weights ({error}); run `dvc repro` to make them again") from None
 
 
+def by_tier(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
+    """Weights named `symbols....` and `master....` as one file's worth each."""
+    tiers: dict[str, Weights] = {}
+    for name, tensor in weights.items():
+        tiers.setdefault(name.partition(".")[0], {})[name] = tensor
+    return tiers
+
+
 def load_metadata(folder: Path) -> dict[str, Any]:
     metadata: dict[str, Any] = json.loads((folder / "metadata.json").read_text())
     return metadata

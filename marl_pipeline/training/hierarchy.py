@@ -1,241 +1,196 @@
-"""The three ways the tiers are trained: symbol agents on a curriculum, the master over them, both together."""
+"""The phases in which the hierarchy is trained: symbol agents on a curriculum, the master over them, both together.
+
+Each phase is one run of the training loop of one algorithm (`agents.hierarchy.Hierarchy`) from the weights of the phase
+before. Weights are named `symbols....` and `master....`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from itertools import accumulate
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from marl_pipeline.agents.curriculum import episode_starts, symbols_in_play
-from marl_pipeline.agents.hierarchy import Alone, Hierarchy
-from marl_pipeline.agents.master import MasterAgent, MasterNetwork
-from marl_pipeline.agents.symbol import SymbolAgents, SymbolNetwork
-from marl_pipeline.agents.view import MarketView
-from marl_pipeline.algos.common.rollout import Collector, Controller
-from marl_pipeline.algos.mappo import MAPPO
-from marl_pipeline.algos.ppo import PPO
+from marl_pipeline.agents.hierarchy import Hierarchy, HierarchySettings, Tier
+from marl_pipeline.agents.trading_market import TradingMarket
+from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.algos.common.schedules import Schedule
+from marl_pipeline.algos.mappo import MAPPOSettings
+from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import Checkpointer
-from marl_pipeline.config import FineTuneParams, MarketParams, TrainMasterParams, TrainSymbolAgentsParams
-from marl_pipeline.data.dataset import BoolArray, Dataset, Embeddings, IntArray, Signals
+from marl_pipeline.config import FineTuneParams, TrainMasterParams, TrainSymbolAgentsParams, explain
 from marl_pipeline.data.regime import calmness, liquidity
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.protocol import discrete_actions
-from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.staged import StagedEnvironment
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.errors import UserError
 from marl_pipeline.progress import OnStep
-from marl_pipeline.seeding import stream, stream_seed
-from marl_pipeline.training.trainer import Curves, Trained, train
+from marl_pipeline.seeding import stream_seed
+from marl_pipeline.training.callbacks import as_records
+from marl_pipeline.training.engines import registry as engines
+from marl_pipeline.training.engines.task import Task, Trained
 
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
+
+SCORE = "validation_net"
+"""The figure that weights are selected by: net growth on the validation span."""
 
 
 @dataclass(frozen=True)
-class World:
-    """One market, and what one encoder version and the classifiers say of it, on one device."""
+class Tiers:
+    """What both tiers are trained by."""
 
-    dataset: Dataset
-    view: MarketView
-    market: Market
-    params: MarketParams
-    symbols_params: TrainSymbolAgentsParams
-    master_params: TrainMasterParams
-    device: torch.device
+    symbols: TrainSymbolAgentsParams
+    master: TrainMasterParams
 
-    @classmethod
-    def build(
-        cls,
-        dataset: Dataset,
-        signals: Signals,
-        embeddings: Embeddings,
-        params: MarketParams,
-        symbols_params: TrainSymbolAgentsParams,
-        master_params: TrainMasterParams,
-        device: torch.device,
-    ) -> World:
-        return cls(
-            dataset=dataset,
-            view=MarketView.build(dataset, signals, embeddings, device),
-            market=Market.from_dataset(dataset, params, device),
-            params=params,
-            symbols_params=symbols_params,
-            master_params=master_params,
-            device=device,
-        )
+    def settings(self, *learn: Tier) -> HierarchySettings:
+        """Raises:
+        UserError: an unknown or missing setting, or a bad value.
+        """
+        return HierarchySettings(symbols=ppo_settings(self.symbols), master=mappo_settings(self.master), learn=learn)
 
-    def environment(
-        self,
-        mode: Literal["accounts", "portfolio"],
-        span: Span,
-        *,
-        num_envs: int,
-        episode: int | None,
-        seed: int,
-        start_bars: IntArray | None = None,
-        symbols: BoolArray | None = None,
-        random_directives: bool = False,
-    ) -> TradingEnv:
-        return TradingEnv(
-            self.market,
-            self.params,
-            self.master_params.directives,
-            mode=mode,
-            num_envs=num_envs,
-            span=span,
-            episode=episode,
-            start_bars=start_bars,
-            symbols=symbols,
-            random_directives=random_directives,
-            gamma=self.symbols_params.ppo.gamma,
-            benchmark=self.dataset.benchmark,
-            seed=seed,
-            device=self.device,
-        )
+    def symbols_alone(self) -> HierarchySettings:
+        """Of symbol agents without a master."""
+        return HierarchySettings(symbols=ppo_settings(self.symbols), master=None, learn=("symbols",))
 
-    def symbol_agents(self, seed: int) -> SymbolAgents:
-        """Fresh symbol agents; the shapes come from the environment's specs."""
-        spec = self.environment(
-            "portfolio", Span(self.view.start, self.view.start + 2), num_envs=1, episode=None, seed=0
-        )
-        group = spec.groups["symbols"]
-        module = SymbolNetwork(
-            inputs=SymbolAgents.input_width(self.view, group.observation),
-            symbols=group.agents,
-            actions=discrete_actions(group),
-            hidden=self.symbols_params.hidden,
-            actor_gain=self.symbols_params.actor_gain,
-            seed=stream_seed(seed, "symbol network"),
-        )
-        return SymbolAgents(module.to(self.device), self.view)
 
-    def master_agent(self, seed: int) -> MasterAgent:
-        spec = self.environment(
-            "portfolio", Span(self.view.start, self.view.start + 2), num_envs=1, episode=None, seed=0
-        )
-        group = spec.groups["master"]
-        module = MasterNetwork(
-            inputs=MasterAgent.input_width(self.view, group.observation, discrete_actions(spec.groups["symbols"])),
-            state=spec.state_size,
-            actions=discrete_actions(group),
-            hidden=self.master_params.hidden,
-            actor_gain=self.master_params.actor_gain,
-            normalise_values=self.master_params.normalise_values,
-            seed=stream_seed(seed, "master network"),
-        )
-        return MasterAgent(module.to(self.device), self.view)
+def ppo_settings(params: TrainSymbolAgentsParams) -> PPOSettings:
+    """Raises:
+    UserError: an unknown or missing setting, or a bad value.
+    """
+    try:
+        return PPOSettings.model_validate(dict(params.ppo))
+    except ValidationError as error:
+        raise UserError(f"train_symbol_agents.ppo: {explain(error, PPOSettings)}") from None
+
+
+def mappo_settings(params: TrainMasterParams) -> MAPPOSettings:
+    """Raises:
+    UserError: an unknown or missing setting, or a bad value.
+    """
+    try:
+        return MAPPOSettings.model_validate(dict(params.mappo))
+    except ValidationError as error:
+        raise UserError(f"train_master.mappo: {explain(error, MAPPOSettings)}") from None
 
 
 @torch.no_grad()
-def net_log_growth(environment: TradingEnv, controller: Controller, reward_scale: float) -> float:
-    """What a policy's mode earns over one pass of the environment's span, after all costs.
+def net_log_growth(environment: TradingEnv, policy: Policy) -> Tensor:
+    """What the policy's mode earns over one pass of the environment's span, after all costs, [1] float64.
 
-    Whatever reward the environment pays, this is the net one.
-
-    Returns:
-        sum of the changes of log equity; in accounts mode the mean over the symbols in play.
+    Whatever reward the environment pays, this is the net one: the sum of the changes of log equity; in accounts mode
+    the mean over the symbols in play.
     """
-    timestep = environment.reset()
+    timestep, memory = environment.reset(), policy.start(environment.num_envs)
     total = torch.zeros((), dtype=torch.float64, device=environment.device)
-    while True:
-        decisions = controller.decide(timestep, None)
-        timestep = environment.step({name: decision.action for name, decision in decisions.items()})
+    while not bool(timestep.done.all()):
+        actions, memory = policy.act(timestep, memory, None)
+        timestep = environment.step(actions)
         total += environment.rewards.net.double().mean()
-        if bool(timestep.done.all()):
-            return float(total) / reward_scale
+    return (total / environment.params.reward_scale).reshape(1)
 
 
 def train_symbol_agents(
-    world: World,
+    market: TradingMarket,
+    tiers: Tiers,
     *,
     train_span: Span,
     validation_span: Span,
     seed: int,
     on_step: OnStep,
     checkpoint: Checkpointer,
-) -> tuple[Weights, dict[str, Any]]:
-    """Curriculum PPO on accounts of one symbol each.
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """PPO on accounts of one symbol each, over the stages of the curriculum.
 
-    Every stage starts from the last stage's best weights on the validation span; directives are drawn at random per
-    episode, so that the agents know what to do under any master.
+    Directives are drawn at random per episode, so that the agents know what to do under any master.
     """
-    params = world.symbols_params
-    agents = world.symbol_agents(seed)
-    volatility = calmness(world.dataset)
-    liquid = liquidity(world.dataset, train_span.stop)
-    stages: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    validation = world.environment("accounts", validation_span, num_envs=1, episode=None, seed=0)
-    for number, stage in enumerate(params.curriculum):
-        episode = min(params.ppo.episode, len(train_span) // 2)
-        environment = world.environment(
-            "accounts",
-            train_span,
-            num_envs=params.ppo.envs,
-            episode=episode,
-            start_bars=episode_starts(volatility, train_span, episode, stage),
-            symbols=symbols_in_play(liquid, stage),
-            random_directives=True,
-            seed=stream_seed(seed, f"curriculum {number} environment"),
+    params, settings = tiers.symbols, tiers.symbols_alone()
+    episode = min(params.episode, len(train_span) // 2)
+    volatility, liquid = calmness(market.dataset), liquidity(market.dataset, train_span.stop)
+
+    def make(num_envs: int, environment_seed: int) -> Environment:
+        return StagedEnvironment(
+            [
+                partial(
+                    market.environment,
+                    "accounts",
+                    train_span,
+                    num_envs=num_envs,
+                    episode=episode,
+                    start_bars=episode_starts(volatility, train_span, episode, stage),
+                    symbols=symbols_in_play(liquid, stage),
+                    random_directives=True,
+                    seed=stream_seed(environment_seed, f"curriculum {number} environment"),
+                )
+                for number, stage in enumerate(params.curriculum)
+            ]
         )
-        learner = PPO(agents, params.ppo)
-        trained = train(
-            collector=Collector(environment, Alone(agents), stream(seed, f"curriculum {number} actions", world.device)),
-            learners={"symbols": learner},
-            modules={"symbols": agents.module},
-            horizon=params.ppo.horizon,
-            iterations=stage.iterations,
-            generator=stream(seed, f"curriculum {number} minibatches"),
-            evaluate=lambda: net_log_growth(validation, Alone(agents), world.params.reward_scale),
-            evaluate_every=params.evaluate_every,
-            label=f"curriculum: {stage.name}",
-            on_step=on_step,
-            checkpoint=checkpoint.child(f"curriculum_{number}"),
-        )
-        stages.append({"name": stage.name, **_outcome(trained)})
-        curves += trained.curves.as_records(prefix=f"{stage.name}/")
-    metadata = {"stages": stages, "curves": curves, "symbols": list(world.dataset.panel.symbols)}
-    return _weights(agents.module), metadata
+
+    steps = [stage.iterations * settings.symbols.horizon * params.envs for stage in params.curriculum]
+    trained = _train(
+        market,
+        settings,
+        make,
+        mode="accounts",
+        num_envs=params.envs,
+        timesteps=sum(steps),
+        evaluate_every=params.evaluate_every * settings.symbols.horizon * params.envs,
+        validation_span=validation_span,
+        curriculum=(0, *accumulate(steps[:-1])),
+        start=None,
+        seed=seed,
+        engine=params.engine,
+        workers=params.workers,
+        label="symbol agents",
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
+    weights = _of_tier("symbols", trained)
+    stages = [stage.name for stage in params.curriculum]
+    return weights, {**_outcome(trained), "stages": stages, "symbols": list(market.dataset.panel.symbols)}
 
 
 def train_master(
-    world: World,
-    symbol_weights: Mapping[str, Tensor],
+    market: TradingMarket,
+    tiers: Tiers,
+    symbol_weights: Weights,
     *,
     train_span: Span,
     validation_span: Span,
     seed: int,
     on_step: OnStep,
     checkpoint: Checkpointer,
-) -> tuple[Weights, dict[str, Any]]:
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """MAPPO with a central value on a shared portfolio; the symbol agents are frozen and act by their mode."""
-    params = world.master_params
-    agents, master = world.symbol_agents(seed), world.master_agent(seed)
-    agents.module.load_state_dict(dict(symbol_weights))
-    hierarchy = Hierarchy(agents, master, explore_symbols=False)
-    learner = MAPPO(master, params.ppo, norm=master.module.value_norm)
     trained = _train_in_portfolio(
-        world,
-        hierarchy,
-        {"master": learner},
-        {"master": master.module},
+        market,
+        tiers,
+        tiers.settings("master"),
         train_span=train_span,
         validation_span=validation_span,
-        iterations=params.iterations,
-        evaluate_every=params.evaluate_every,
+        iterations=tiers.master.iterations,
+        evaluate_every=tiers.master.evaluate_every,
+        start=symbol_weights,
         seed=seed,
         label="master",
         on_step=on_step,
         checkpoint=checkpoint,
     )
-    return _weights(master.module), {**_outcome(trained), "curves": trained.curves.as_records()}
+    return _of_tier("master", trained), _outcome(trained)
 
 
 def fine_tune(
-    world: World,
-    symbol_weights: Mapping[str, Tensor],
-    master_weights: Mapping[str, Tensor],
+    market: TradingMarket,
+    tiers: Tiers,
+    weights: Weights,
     *,
     params: FineTuneParams,
     iterations: int,
@@ -245,89 +200,162 @@ def fine_tune(
     label: str,
     on_step: OnStep,
     checkpoint: Checkpointer,
-) -> tuple[Weights, Weights, dict[str, Any]]:
-    """Both tiers together on a shared portfolio, the symbol heads at their low learning rate.
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Both tiers together on a shared portfolio, each at its low learning rate.
 
     Without a `validation_span` (tuning inside a walk-forward window, where what follows is held out) the last
-    weights are kept.
+    weights are kept. Without `iterations` the weights are handed on as they are.
     """
-    agents, master = world.symbol_agents(seed), world.master_agent(seed)
-    agents.module.load_state_dict(dict(symbol_weights))
-    master.module.load_state_dict(dict(master_weights))
-    hierarchy = Hierarchy(agents, master)
+    if iterations == 0:
+        return dict(weights), {"selected_steps": 0, "best_validation_net": None, "curves": []}
+    settings = tiers.settings("symbols", "master")
+    settings = settings.model_copy(
+        update={
+            "symbols": _at_rate(settings.symbols, params.symbol_learning_rate),
+            "master": _at_rate(mappo_settings(tiers.master), params.master_learning_rate),
+        }
+    )
     trained = _train_in_portfolio(
-        world,
-        hierarchy,
-        {
-            "symbols": PPO(agents, world.symbols_params.ppo, learning_rate=params.symbol_learning_rate),
-            "master": MAPPO(
-                master,
-                world.master_params.ppo,
-                norm=master.module.value_norm,
-                learning_rate=params.master_learning_rate,
-            ),
-        },
-        {"symbols": agents.module, "master": master.module},
+        market,
+        tiers,
+        settings,
         train_span=span,
         validation_span=validation_span,
         iterations=iterations,
         evaluate_every=params.evaluate_every,
+        start=weights,
         seed=seed,
         label=label,
         on_step=on_step,
         checkpoint=checkpoint,
     )
-    metadata = {**_outcome(trained), "curves": trained.curves.as_records()}
-    return _weights(agents.module), _weights(master.module), metadata
+    assert trained.learned is not None
+    return dict(trained.learned), _outcome(trained)
+
+
+def hierarchy_policy(market: TradingMarket, tiers: Tiers, weights: Weights, mode: Mode, span: Span) -> Policy:
+    """The policy whose weights these are, for one environment of the market in `mode` on `span`.
+
+    Raises:
+        UserError: the weights do not fit.
+    """
+    environment = market.environment(mode, span, num_envs=1, episode=None, seed=0)
+    settings = tiers.settings("symbols", "master") if "master" in environment.groups else tiers.symbols_alone()
+    algorithm = Hierarchy(environment, market.inputs(environment.groups), settings, seed=0, timesteps=1)
+    algorithm.load_weights(weights)
+    return algorithm.policy
 
 
 def _train_in_portfolio(
-    world: World,
-    hierarchy: Hierarchy,
-    learners: Mapping[str, PPO],
-    modules: Mapping[str, torch.nn.Module],
+    market: TradingMarket,
+    tiers: Tiers,
+    settings: HierarchySettings,
     *,
     train_span: Span,
     validation_span: Span | None,
     iterations: int,
     evaluate_every: int,
+    start: Weights,
     seed: int,
     label: str,
     on_step: OnStep,
     checkpoint: Checkpointer,
 ) -> Trained:
-    if iterations == 0:
-        return Trained(Curves(), 0, None)
-    ppo = world.master_params.ppo
-    environment = world.environment(
-        "portfolio",
-        train_span,
-        num_envs=ppo.envs,
-        episode=min(ppo.episode, len(train_span) // 2),
-        seed=stream_seed(seed, f"{label} environment"),
-    )
-    validation = (
-        world.environment("portfolio", validation_span, num_envs=1, episode=None, seed=0) if validation_span else None
-    )
-    scale = world.params.reward_scale
-    return train(
-        collector=Collector(environment, hierarchy, stream(seed, f"{label} actions", world.device)),
-        learners=learners,
-        modules=modules,
-        horizon=ppo.horizon,
-        iterations=iterations,
-        generator=stream(seed, f"{label} minibatches"),
-        evaluate=(lambda: net_log_growth(validation, hierarchy, scale)) if validation else None,
-        evaluate_every=evaluate_every,
+    params = tiers.master
+    episode = min(params.episode, len(train_span) // 2)
+
+    def make(num_envs: int, environment_seed: int) -> Environment:
+        return market.environment(
+            "portfolio",
+            train_span,
+            num_envs=num_envs,
+            episode=episode,
+            seed=stream_seed(environment_seed, f"{label} environment"),
+        )
+
+    horizon = max(getattr(settings, tier).horizon for tier in settings.learn)
+    return _train(
+        market,
+        settings,
+        make,
+        mode="portfolio",
+        num_envs=params.envs,
+        timesteps=iterations * horizon * params.envs,
+        evaluate_every=evaluate_every * horizon * params.envs,
+        validation_span=validation_span,
+        curriculum=(),
+        start=start,
+        seed=seed,
+        engine=params.engine,
+        workers=params.workers,
         label=label,
         on_step=on_step,
         checkpoint=checkpoint,
     )
 
 
+def _train(
+    market: TradingMarket,
+    settings: HierarchySettings,
+    make: Callable[[int, int], Environment],
+    *,
+    mode: Mode,
+    num_envs: int,
+    timesteps: int,
+    evaluate_every: int,
+    validation_span: Span | None,
+    curriculum: tuple[int, ...],
+    start: Weights | None,
+    seed: int,
+    engine: str,
+    workers: int,
+    label: str,
+    on_step: OnStep,
+    checkpoint: Checkpointer,
+) -> Trained:
+    """One phase: one run of the training loop on the engine asked for."""
+    validation = (
+        market.environment(mode, validation_span, num_envs=1, episode=None, seed=0) if validation_span else None
+    )
+    task = Task(
+        algorithm="hierarchy",
+        settings=settings,
+        build=Hierarchy,
+        make=make,
+        inputs=market.inputs(make(1, 0).groups),
+        num_envs=num_envs,
+        seed=stream_seed(seed, label),
+        timesteps=timesteps,
+        workers=workers,
+        device=market.device,
+        evaluate=partial(net_log_growth, validation) if validation is not None else None,
+        evaluate_every=evaluate_every,
+        checkpoint=checkpoint,
+        checkpoint_every=max(evaluate_every, 1),
+        label=label,
+        on_step=on_step,
+        select=validation is not None,
+        score=SCORE,
+        start=None if start is None else dict(start),
+        curriculum=curriculum,
+    )
+    return engines.train(engine, task)
+
+
+def _at_rate(settings: PPOSettings, learning_rate: float) -> PPOSettings:
+    rate = Schedule(kind="constant", start=learning_rate, end=learning_rate, share=1.0)
+    return settings.model_copy(update={"learning_rate": rate})
+
+
+def _of_tier(tier: Tier, trained: Trained) -> dict[str, Tensor]:
+    assert trained.learned is not None
+    return {name: tensor for name, tensor in trained.learned.items() if name.startswith(f"{tier}.")}
+
+
 def _outcome(trained: Trained) -> dict[str, Any]:
-    return {"best_iteration": trained.best_iteration, "best_validation_net": trained.best_score}
-
-
-def _weights(module: torch.nn.Module) -> Weights:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    selected = trained.run.selected
+    return {
+        "selected_steps": trained.run.steps if selected is None else selected.steps,
+        "best_validation_net": None if selected is None else selected.mean,
+        "curves": as_records(trained.run.curves),
+    }

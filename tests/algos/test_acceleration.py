@@ -14,7 +14,7 @@ from marl_pipeline.envs.particle.spread import SimpleSpread
 from tests.algos.off_policy_runs import assert_equal_states
 
 ON_POLICY = {"horizon": 25, "epochs": 2, "minibatches": 1}
-OFF_POLICY = {"collect": 25, "updates": 2, "batch": 16, "capacity": 1000, "learn_from": 100}
+OFF_POLICY = {"train_freq": 25, "gradient_steps": 2, "batch": 16, "buffer_size": 1000, "learning_starts": 100}
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "ppo": ON_POLICY,
     "ippo": ON_POLICY,
@@ -28,15 +28,15 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 
 
 RECURRENT: Mapping[str, Mapping[str, Any]] = {
-    "mappo": {**ON_POLICY, "chunk": 5, "network": {"memory": "gru"}},
-    "qmix": {**OFF_POLICY, "network": {"memory": 8}},
+    "mappo": {**ON_POLICY, "chunk": 5, "network": {"recurrence": "gru"}},
+    "qmix": {**OFF_POLICY, "network": {"recurrence": "gru"}},
 }
 
 
 def learner(name: str, given: Mapping[str, Any] | None = None, **acceleration: Any) -> Algorithm:
     environment = SimpleSpread(4, seed=0)
     changes = {**(given or SMALL[name]), "acceleration": {"precision": "float32", "compile": False} | acceleration}
-    settings = registry.choose(name, "mpe/simple_spread", changes).settings
+    settings = registry.choose(name, changes).settings
     inputs = DenseInputs(environment.groups)
     return registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
 

@@ -12,7 +12,7 @@ from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError
 from tests.algos.off_policy_runs import constant, turns
 
-OFF_POLICY = {"collect": 25, "updates": 2, "batch": 16, "capacity": 1000, "learn_from": 100}
+OFF_POLICY = {"train_freq": 25, "gradient_steps": 2, "batch": 16, "buffer_size": 1000, "learning_starts": 100}
 FAST = constant(1e30)
 CHANGES: dict[str, dict[str, Any]] = {
     "mappo": {"horizon": 25, "learning_rate": FAST},
@@ -25,7 +25,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_divergence_is_told(name: str) -> None:
     environment = SimpleSpread(4, seed=0)
-    settings = registry.choose(name, "mpe/simple_spread", CHANGES[name]).settings
+    settings = registry.choose(name, CHANGES[name]).settings
     inputs = DenseInputs(environment.groups)
     algorithm = registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
     with pytest.raises(UserError, match="training diverged"):

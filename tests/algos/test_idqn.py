@@ -20,8 +20,8 @@ NETWORK = {
 }  # fmt: skip
 PRIORITIES = {"exponent": 0.6, "importance": constant(0.5), "floor": 1e-3}
 SMALL = {
-    "network": NETWORK, "reward_scale": 1.0, "gamma": 0.5, "n_step": 1, "look_ahead": 2, "batch": 32, "collect": 4,
-    "updates": 4, "capacity": 2000, "learn_from": 64,
+    "network": NETWORK, "reward_scale": 1.0, "gamma": 0.5, "n_step": 1, "look_ahead": 2, "batch": 32, "train_freq": 4,
+    "gradient_steps": 4, "buffer_size": 2000, "learning_starts": 64,
     "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
 }  # fmt: skip
 
@@ -188,8 +188,8 @@ def test_a_known_duelling_value():
     [
         ({"network": NETWORK | {"recurrence": "gru"}}, "idqn: network.recurrence must be none"),
         (
-            {"capacity": 16, "learn_from": 16, "look_ahead": 3},
-            "capacity is too small: 2 steps in each of 8 copies.*at least 32",
+            {"buffer_size": 16, "learning_starts": 16, "look_ahead": 3},
+            "buffer_size is too small: 2 steps in each of 8 copies.*at least 32",
         ),
         ({"n_step": 5}, "look_ahead 2 is shorter than n_step 5"),
     ],

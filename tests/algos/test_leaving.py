@@ -25,7 +25,7 @@ def played(leaves_at: int) -> Replay:
     """One episode and the first row of the next."""
     environment = Leaving(1)
     step = environment.reset()
-    replay = Replay(environment, step, capacity=50)
+    replay = Replay(environment, step, buffer_size=50)
     for t in range(EPISODE):
         actions = {"pair": torch.tensor([[STAY, LEAVE if t == leaves_at else STAY]])}
         after = environment.step(actions)
@@ -59,14 +59,14 @@ def test_the_value_of_who_has_left_is_learned(name: str, critic: str | None) -> 
         "network": {"normalise_inputs": False},
     }
     environment = Leaving(16)
-    settings = registry.choose(name, "leaving", changes).settings
+    settings = registry.choose(name, changes).settings
     inputs = DenseInputs(environment.groups)
     learner = registry.build(name, environment, inputs, settings, seed=0, timesteps=16 * 5 * 200)
     assert isinstance(learner, OnPolicy)
     for _ in range(200):
         learner.advance()
     assert float(greedy_returns(Leaving(2), learner.policy).mean()) == EPISODE
-    group = learner._team._groups["pair"]
+    group = learner.groups["pair"]
     assert group.norm is not None
     clock, state = torch.tensor([[[1.0, 0.5], [1.0, 0.5]]]), torch.tensor([[0.5, 1.0]])
     value, _ = group.critic(clock, state, torch.tensor([[True, False]]), None)

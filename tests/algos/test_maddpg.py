@@ -27,8 +27,8 @@ def constant(value):
 def settings(**overrides):
     descent = {"optimizer": "adam", "learning_rate": constant(0.01), "epsilon": 1e-8, "max_grad_norm": 10.0}
     small = {
-        "network": NETWORK, "actor": descent, "critic": descent, "batch": 64, "updates": 1, "capacity": 4000,
-        "learn_from": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
+        "network": NETWORK, "actor": descent, "critic": descent, "batch": 64, "gradient_steps": 1, "buffer_size": 4000,
+        "learning_starts": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
 
@@ -169,7 +169,7 @@ def test_an_actor_s_gradient_is_that_of_its_value():
 
 
 def test_only_the_actors_move_in_the_actors_step():
-    agent = learner(learn_from=1, batch=8, actor_every=10**6)
+    agent = learner(learning_starts=1, batch=8, actor_every=10**6)
     before = [weight.clone() for weight in agent.policy.module.parameters()]
     agent.advance()
     agent.advance()
@@ -195,7 +195,7 @@ def test_absent_agents_and_waiting_ones_teach_nothing():
 
 
 def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
-    agent = learner(random_actions=constant(0.3))
+    agent = learner(exploration=constant(0.3))
     env, generator = Echo(64, 1), torch.Generator().manual_seed(0)
     for exploring in (generator, None):
         timestep, memory = env.reset(), agent.policy.start(64)
@@ -211,7 +211,7 @@ def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
 
 
 def test_without_a_generator_it_acts_greedily():
-    agent = learner(noise={"kind": "gaussian", "scale": constant(1.0), "reversion": 0.15})
+    agent = learner(exploration_noise={"kind": "gaussian", "scale": constant(1.0), "reversion": 0.15})
     timestep, memory = Echo(64, 1).reset(), agent.policy.start(64)
     first, again = (agent.policy.act(timestep, memory, None)[0] for _ in range(2))
     explored = agent.policy.act(timestep, memory, torch.Generator().manual_seed(0))[0]
@@ -245,8 +245,8 @@ VARIANTS = {
     "plain": {},
     "twins": {
         "critics": 2, "actor_every": 2, "target_noise": 0.2, "network": SEPARATE, "critic_sees": "state",
-        "noise": {"kind": "ornstein_uhlenbeck", "scale": constant(0.5), "reversion": 0.15},
-        "random_actions": constant(0.1),
+        "exploration_noise": {"kind": "ornstein_uhlenbeck", "scale": constant(0.5), "reversion": 0.15},
+        "exploration": constant(0.1),
     },
 }  # fmt: skip
 

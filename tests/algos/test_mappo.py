@@ -30,9 +30,7 @@ def rows(*shape, seed=0):
 
 
 def test_the_agent_specific_state_is_one_linear_layer_on_all_of_it():
-    first = AgentStateLayer(
-        6, 5, 8, agents=3, normalise=False, sets=1, initial=orthogonal(), generator=generator()
-    )
+    first = AgentStateLayer(6, 5, 8, agents=3, normalise=False, sets=1, initial=orthogonal(), generator=generator())
     nn.init.normal_(first.identity, generator=generator(1))
     seen, state = rows(7, 3, 5), rows(7, 6, seed=1)
     found = first(seen, state, torch.ones(7, 3, dtype=torch.bool))
@@ -119,12 +117,12 @@ def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
     for memory in (kept.inputs["actor_memory"], kept.inputs["critic_memory"]):
         assert not bool(memory[started].any())
         assert bool(memory[~started].any(-1).all())
-    before = learned.state_dict()["team"]
-    learned._team.decide(learned._collector._timestep, None)
-    assert_same_bytes(learned.state_dict()["team"], before)
-    learned._team.decide(learned._collector._timestep, generator())
+    before = learned.state_dict()["actors"]
+    learned._actors.decide(learned._collector._timestep, None)
+    assert_same_bytes(learned.state_dict()["actors"], before)
+    learned._actors.decide(learned._collector._timestep, generator())
     with pytest.raises(AssertionError):
-        assert_same_bytes(learned.state_dict()["team"], before)
+        assert_same_bytes(learned.state_dict()["actors"], before)
 
 
 @pytest.mark.parametrize(("recurrence", "chunk"), [("none", 1), ("gru", 6)])

@@ -22,10 +22,10 @@ class Counting:
         return {name: action.long() for name, action in actions.items()}, {"boss": memory["boss"] + 1}
 
 
-def collector(capacity=400):
+def collector(buffer_size=400):
     env = Colours(4, 0)
     first = env.reset()
-    replay = Replay(env, first, capacity=capacity, memory={"boss": 1})
+    replay = Replay(env, first, buffer_size=buffer_size, memory={"boss": 1})
     return Collector(env, first, Counting(), replay, torch.Generator().manual_seed(0)), replay
 
 

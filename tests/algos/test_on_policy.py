@@ -1,102 +1,98 @@
-"""PPO and MAPPO on a small known environment: they learn, they are deterministic, they resume byte for byte."""
+"""Groups with settings of their own: who learns, who is frozen, who tells whom what, and what a run may start from."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from marl_pipeline.algos.common.rollout import Collector
-from marl_pipeline.algos.mappo import MAPPO
-from marl_pipeline.algos.ppo import PPO
-from marl_pipeline.checkpoint import FileCheckpointer, NoCheckpoint
-from marl_pipeline.config import PPOParams
+from marl_pipeline.algos.common.inputs import DenseInputs
+from marl_pipeline.algos.on_policy import OnPolicy
+from marl_pipeline.envs.protocol import GroupSpec, discrete_actions
+from marl_pipeline.errors import UserError
 from marl_pipeline.nn.distributions import masked_log_softmax, sample
-from marl_pipeline.progress import silent
-from marl_pipeline.training.trainer import train
-from tests.algos.toy import Colours, Team
-
-PARAMS = PPOParams(
-    envs=16, horizon=16, episode=8, epochs=4, minibatches=2, learning_rate=0.02, gamma=0.9, gae_lambda=0.9, clip=0.2,
-    entropy=0.0, value_coefficient=0.5, huber_delta=10.0, max_grad_norm=1.0, target_kl=0.1,
-)  # fmt: skip
+from tests.algos.learners import assert_same_bytes, settings
+from tests.algos.toy import Colours
 
 
-def run(seed=0, iterations=30, checkpoint=None, on_step=silent, evaluate=None):
-    torch.manual_seed(0)
-    team = Team(seed)
-    learners = {
-        "workers": PPO(team.policies["workers"], PARAMS),
-        "boss": MAPPO(team.policies["boss"], PARAMS, norm=team.policies["boss"].module["norm"]),
-    }
-    modules = {name: policy.module for name, policy in team.policies.items()}
-    collector = Collector(Colours(16, seed), team, torch.Generator().manual_seed(seed))
-    trained = train(
-        collector=collector, learners=learners, modules=modules, horizon=16, iterations=iterations,
-        generator=torch.Generator().manual_seed(seed), evaluate=evaluate, evaluate_every=5, label="toy",
-        on_step=on_step, checkpoint=checkpoint or NoCheckpoint(),
-    )  # fmt: skip
-    return team, trained, modules
+class Shout:
+    """The workers show the boss how probable they find each of their choices, averaged over the two."""
+
+    sender, receiver, field = "workers", "boss", "shouted"
+
+    def width(self, sender: GroupSpec) -> int:
+        return discrete_actions(sender)
+
+    def __call__(self, parameters: Tensor, action_mask: Tensor) -> Tensor:
+        return masked_log_softmax(parameters, action_mask).exp().mean(1)
 
 
-def test_both_groups_learn_their_optimum():
-    team, trained, _ = run()
-    env = Colours(64, 99)
-    timestep, earned = env.reset(), {"workers": 0.0, "boss": 0.0}
-    for _ in range(8):
-        timestep = env.step({name: d.action for name, d in team.decide(timestep, None).items()})
-        for name in earned:
-            earned[name] += float(timestep.groups[name].reward.mean()) / 8
-    assert earned["workers"] > 0.95
-    assert earned["boss"] == 1.0
-    _, y = trained.curves.points["workers/reward_per_step"]
-    assert y[-1] > y[0] + 0.3
+def team(
+    learn: Collection[str] | None = None, *, seed: int = 0, message: Any = None, timesteps: int = 4_000, **boss: Any
+) -> OnPolicy:
+    environment = Colours(16, seed)
+    chosen = {"workers": settings("ppo", reward="agent"), "boss": settings("mappo", **{"reward": "agent", **boss})}
+    inputs = DenseInputs(environment.groups)
+    return OnPolicy(environment, inputs, chosen, seed=seed, timesteps=timesteps, learn=learn, message=message)
 
 
-def test_training_changes_every_weight():
-    before = {name: [p.clone() for p in m.parameters()] for name, m in run(iterations=0)[2].items()}
-    after = {name: list(m.parameters()) for name, m in run(iterations=2)[2].items()}
-    for name, weights in before.items():
-        for old, new in zip(weights, after[name], strict=True):
-            assert not torch.equal(old, new)
+def test_a_frozen_group_keeps_its_weights_and_acts_by_its_mode() -> None:
+    algorithm = team(["boss"])
+    before = algorithm.weights()
+    timestep = Colours(16, 1).reset()
+    drawn = [algorithm._actors.decide(timestep, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    for decision in drawn[1:]:
+        assert torch.equal(decision["workers"].action, drawn[0]["workers"].action)
+    assert any(not torch.equal(decision["boss"].action, drawn[0]["boss"].action) for decision in drawn[1:])
+    metrics = [algorithm.advance().metrics for _ in range(3)][-1]
+    after = algorithm.weights()
+    assert_same_bytes(*({k: v for k, v in w.items() if k.startswith("workers.")} for w in (after, before)))
+    assert any(not torch.equal(after[k], before[k]) for k in after if k.startswith("boss."))
+    assert not any(name.startswith("workers/") for name in metrics)
 
 
-def test_same_seed_same_weights_and_another_seed_others():
-    first, second, other = (list(run(seed, 3)[2]["workers"].parameters()) for seed in (0, 0, 1))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+def test_every_group_learns_at_its_own_rate() -> None:
+    algorithm = team(learning_rate=0.004)
+    metrics = algorithm.advance().metrics
+    assert metrics["workers/learning_rate"] == pytest.approx(0.03)
+    assert metrics["boss/learning_rate"] == pytest.approx(0.004)
+    for name, rate in (("workers", 0.03), ("boss", 0.004)):
+        assert algorithm.learners[name].optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
 
-class KilledError(Exception):
-    pass
+def test_a_message_reaches_its_receiver_in_rollouts_and_in_the_policy() -> None:
+    algorithm = team(message=Shout())
+    experience = algorithm._collector.collect(4)
+    shouted = experience["boss"].inputs["observation.shouted"]
+    assert shouted.shape == (4, 16, 1, 4)
+    torch.testing.assert_close(shouted.sum(-1), torch.ones(4, 16, 1))
+    assert "observation.shouted" not in experience["workers"].inputs
+    actions, _ = algorithm.policy.act(Colours(16, 3).reset(), algorithm.policy.start(16), None)
+    assert actions["boss"].shape == (16, 1)
+    assert team().groups["boss"].actor.state_dict().keys() == algorithm.groups["boss"].actor.state_dict().keys()
 
 
-@pytest.mark.parametrize("at", [1, 4, 6])
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, at):
-    def die(label, step, total, metrics):
-        if step == at:
-            raise KilledError
-
-    undisturbed = run(iterations=7)
-    with pytest.raises(KilledError):
-        run(iterations=7, checkpoint=FileCheckpointer(tmp_path), on_step=die)
-    resumed = run(iterations=7, checkpoint=FileCheckpointer(tmp_path))
-    for name, module in undisturbed[2].items():
-        for key, tensor in module.state_dict().items():
-            assert torch.equal(tensor, resumed[2][name].state_dict()[key]), (name, key)
-    assert undisturbed[1].curves.points == resumed[1].curves.points
+def test_weights_of_one_run_start_another_of_some_groups_or_all() -> None:
+    first, second = team(), team(seed=5)
+    first.advance()
+    second.load_weights({k: v for k, v in first.weights().items() if k.startswith("boss.")})
+    for name, tensor in second.weights().items():
+        assert torch.equal(tensor, first.weights()[name]) == name.startswith("boss.") or tensor.unique().numel() == 1
+    with pytest.raises(UserError, match="weights of group boss do not fit"):
+        second.load_weights({"boss.actor.nothing": torch.zeros(1)})
 
 
-def test_the_best_evaluated_weights_are_kept():
-    scores = iter([0.0, 3.0, 1.0])  # before training, iteration 5, iteration 10
-    kept = run(iterations=10, evaluate=lambda: next(scores))
-    assert kept[1].best_iteration == 5
-    assert kept[1].best_score == 3.0
-    five = run(iterations=5)
-    for a, b in zip(kept[2]["workers"].parameters(), five[2]["workers"].parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(UserError, match="nobody learns"):
+        team(["nobody"])
+    with pytest.raises(UserError, match="paid alike"):
+        team(reward="team")
 
 
-def test_masked_actions_are_never_drawn():
+def test_masked_actions_are_never_drawn() -> None:
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(4096, 5, generator=generator) > 0.5
     mask[:, 2] |= ~mask.any(-1)
@@ -104,7 +100,7 @@ def test_masked_actions_are_never_drawn():
     assert mask.gather(-1, drawn.unsqueeze(-1)).all()
 
 
-def test_draws_follow_the_probabilities():
+def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0]).log_softmax(-1)
     drawn = sample(logits.expand(200_000, 3), torch.Generator().manual_seed(0))
     share = torch.bincount(drawn, minlength=3) / len(drawn)

@@ -17,8 +17,8 @@ VARIANTS = {
     "ppo, own networks, minibatches": settings("ppo", {"share_parameters": False}, minibatches=3, target_kl=0.02),
     "mappo": settings("mappo"),
     "mappo, own networks": settings("mappo", {"share_parameters": False}, critic="state"),
-    "mappo, gru": settings("mappo", {"memory": "gru"}, chunk=4),
-    "mappo, gru, minibatches": settings("mappo", {"memory": "gru"}, chunk=3, minibatches=2, critic="state"),
+    "mappo, gru": settings("mappo", {"recurrence": "gru"}, chunk=4),
+    "mappo, gru, minibatches": settings("mappo", {"recurrence": "gru"}, chunk=3, minibatches=2, critic="state"),
 }
 
 
@@ -95,7 +95,7 @@ def test_an_evaluated_rollout_says_what_was_collected(name):
         kept = experience[group]
         batch = of.batch(kept, advantage=kept.value, target=kept.value)
         parameters, value = of.policy.evaluate(batch.inputs)
-        policy = of.distribution(parameters, batch.mask)
+        policy = of.policy.distribution(parameters, batch.mask)
         torch.testing.assert_close(policy.log_prob(batch.action)[batch.acts], batch.old_log_prob[batch.acts])
         torch.testing.assert_close(value, batch.old_value)
         assert batch.acts.sum() == kept.acts.sum()
@@ -104,7 +104,7 @@ def test_an_evaluated_rollout_says_what_was_collected(name):
 def test_the_learning_rate_follows_its_schedule():
     linear = {"kind": "linear", "start": 0.1, "end": 0.0, "share": 1.0}
     learned = learner(Targets(16, 0), settings("ppo", learning_rate=linear), timesteps=4 * 16 * 12)
-    rates = [learned.advance().metrics["learning_rate"] for _ in range(5)]
+    rates = [learned.advance().metrics["choosers/learning_rate"] for _ in range(5)]
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
     before = {name: tensor.clone() for name, tensor in learned.policy.module.state_dict().items()}
     learned.advance()  # at a rate of 0
@@ -135,7 +135,7 @@ def test_sequences_need_memory_and_divide_the_horizon():
     with pytest.raises(ValidationError, match="without memory"):
         settings("ppo", chunk=4)
     with pytest.raises(ValidationError, match="does not divide"):
-        settings("ppo", {"memory": "gru"}, chunk=5)
+        settings("ppo", {"recurrence": "gru"}, chunk=5)
 
 
 def test_bfloat16_changes_the_numbers_and_learns_all_the_same():

@@ -52,7 +52,7 @@ def drawable(priorities, count=4000):
 def test_every_settled_row_may_be_drawn_and_no_other(look_ahead, pieces):
     env, whole = Wild(3, 0), None
     timestep, policy, generator = env.reset(), Whim(), torch.Generator().manual_seed(0)
-    whole = Replay(env, timestep, capacity=60)
+    whole = Replay(env, timestep, buffer_size=60)
     priorities = Priorities(whole, SETTINGS, look_ahead=look_ahead)
     for piece in pieces:
         for _ in range(piece):
@@ -73,7 +73,7 @@ def test_every_settled_row_may_be_drawn_and_no_other(look_ahead, pieces):
 
 
 def test_draws_follow_the_priorities_and_the_weights_undo_it():
-    replay, _ = play(Wild(2, 0), lambda env, first: Replay(env, first, capacity=40), 15)
+    replay, _ = play(Wild(2, 0), lambda env, first: Replay(env, first, buffer_size=40), 15)
     priorities = Priorities(replay, SETTINGS, look_ahead=1)
     priorities.welcome()
     position = torch.tensor(sorted(drawable(priorities)))
@@ -90,7 +90,7 @@ def test_draws_follow_the_priorities_and_the_weights_undo_it():
 
 def test_new_rows_get_the_highest_priority_so_far():
     def make(env, first):
-        return Replay(env, first, capacity=100)
+        return Replay(env, first, buffer_size=100)
 
     env = Wild(2, 0)
     replay, _ = play(env, make, 5)
@@ -109,7 +109,7 @@ def test_new_rows_get_the_highest_priority_so_far():
 
 def test_nothing_to_draw_is_refused():
     env = Wild(2, 0)
-    priorities = Priorities(Replay(env, env.reset(), capacity=100), SETTINGS, look_ahead=1)
+    priorities = Priorities(Replay(env, env.reset(), buffer_size=100), SETTINGS, look_ahead=1)
     priorities.welcome()
     with pytest.raises(ValueError, match="no row has 1 rows after it"):
         priorities.draw(1, 0.0, torch.Generator().manual_seed(0))

@@ -19,28 +19,12 @@ def test_every_preset_belongs_to_an_algorithm_and_every_algorithm_has_one() -> N
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_preset_is_complete_and_builds_a_learner(name: str) -> None:
-    for environment in ("default", *registry.preset(name).get("environments", {})):
-        chosen = registry.choose(name, environment, {})
-        assert registry.parse(name, chosen.as_dict()) == chosen
+    chosen = registry.choose(name, {})
+    assert registry.parse(name, chosen.as_dict()) == chosen
     world = SimpleSpread(2, seed=0)
     learner = registry.build(name, world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=1000)
     actions, _ = learner.policy.act(world.reset(), learner.policy.start(2), None)
     assert actions["agents"].shape == (2, 3)
-
-
-def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    preset = registry.preset("qmix")
-    preset["environments"] = {"here": {"envs": 5, "gamma": 0.5, "epsilon": {"end": 0.01}}}
-    monkeypatch.setattr(registry, "preset", lambda name: preset)
-    elsewhere = registry.choose("qmix", "elsewhere", {})
-    here = registry.choose("qmix", "here", {"gamma": 0.7})
-    assert elsewhere.envs == preset["envs"]
-    assert here.envs == 5
-    assert here.settings.gamma == 0.7
-    assert here.settings.epsilon.end == 0.01
-    assert here.settings.epsilon.start == elsewhere.settings.epsilon.start
 
 
 @pytest.mark.parametrize(
@@ -54,7 +38,7 @@ def test_the_users_word_counts_more_than_the_environments_and_that_more_than_the
 def test_schedules_may_be_written_as_they_are_told(
     short: object, kind: str, start: float, end: float, share: float
 ) -> None:
-    rate = registry.choose("ppo", "here", {"learning_rate": short}).settings.learning_rate
+    rate = registry.choose("ppo", {"learning_rate": short}).settings.learning_rate
     assert (rate.kind, rate.start, rate.end, rate.share) == (kind, start, end, share)
 
 
@@ -64,16 +48,20 @@ def test_schedules_may_be_written_as_they_are_told(
         ("qmx", {}, "algorithm 'qmx' is not known; did you mean 'qmix'"),
         ("chess", {}, "known: ppo, ippo"),
         ("qmix", {"gama": 0.9}, "settings of qmix: unknown parameter 'gama'; did you mean 'gamma'"),
-        ("qmix", {"epsilon": {"strt": 1.0}}, "'epsilon.strt'; did you mean 'start'"),
+        ("qmix", {"exploration": {"strt": 1.0}}, "'exploration.strt'; did you mean 'start'"),
         ("qmix", {"gamma": 2.0}, "settings of qmix: parameter 'gamma'"),
-        ("qmix", {"envs": 0}, "'envs' must be a whole number of copies"),
-        ("qmix", {"envs": True}, "'envs' must be a whole number of copies"),
+        ("qmix", {"envs": 0}, "'envs' must be a whole number of environments"),
+        ("qmix", {"envs": True}, "'envs' must be a whole number of environments"),
         ("qmix", {"burn_in": 5, "window": 5}, "burn_in 5 leaves nothing of a window of 5 steps"),
-        ("qmix", {"burn_in": 1, "network": {"memory": 0}}, "nothing to warm up"),
+        ("qmix", {"burn_in": 1, "network": {"recurrence": "none"}}, "nothing to warm up"),
         ("ppo", {"learning_rate": "linear 3 to"}, "write a number, or such as 'linear 0.01 to 0 over 50%'"),
-        ("qmix", {"learn_from": 300_000}, "learn_from 300000 is more than a capacity of 200000 ever holds"),
+        (
+            "qmix",
+            {"learning_starts": 300_000},
+            "learning_starts 300000 is more than a buffer_size of 200000 ever holds",
+        ),
         ("qmix", {"burn_in": -2}, "parameter 'burn_in'"),
-        ("idqn", {"epsilon": {"start": 3.0}}, "parameter 'epsilon.start'"),
+        ("idqn", {"exploration": {"start": 3.0}}, "parameter 'exploration.start'"),
         ("idqn", {"descent": {"learning_rate": {"end": -1e-3}}}, "parameter 'descent.learning_rate.end'"),
         ("ppo", {"network": {"hidden": [0]}}, "parameter 'network.hidden"),
         ("mappo", {"num_envs": 3}, "unknown parameter 'num_envs'"),
@@ -81,11 +69,11 @@ def test_schedules_may_be_written_as_they_are_told(
 )
 def test_mistakes_are_named(name: str, overrides: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        registry.choose(name, "mpe/simple_spread", overrides)
+        registry.choose(name, overrides)
 
 
 def test_an_action_space_that_does_not_fit_is_the_users_mistake() -> None:
     world = SimpleSpread(2, seed=0, continuous=True)
-    chosen = registry.choose("idqn", "mpe/simple_spread", {})
+    chosen = registry.choose("idqn", {})
     with pytest.raises(UserError, match="one of n actions"):
         registry.build("idqn", world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=100)

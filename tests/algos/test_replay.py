@@ -12,8 +12,8 @@ from tests.algos.wild import Wild, play
 ENVS, GAMMA = 4, 0.9
 
 
-def filled(steps, capacity, **options):
-    return play(Wild(ENVS, 0), lambda env, first: Replay(env, first, capacity=capacity, **options), steps)
+def filled(steps, buffer_size, **options):
+    return play(Wild(ENVS, 0), lambda env, first: Replay(env, first, buffer_size=buffer_size, **options), steps)
 
 
 def located(replay, diary):
@@ -50,9 +50,9 @@ def test_the_present_row_ends_nothing_whatever_it_overwrote(steps):
     assert not bool(replay.final[replay.position(replay.written)].any())
 
 
-@pytest.mark.parametrize(("steps", "capacity"), [(7, 100), (60, 100), (61, 100)])
-def test_transitions_are_those_of_the_diary(steps, capacity):
-    replay, diary = filled(steps, capacity)
+@pytest.mark.parametrize(("steps", "buffer_size"), [(7, 100), (60, 100), (61, 100)])
+def test_transitions_are_those_of_the_diary(steps, buffer_size):
+    replay, diary = filled(steps, buffer_size)
     places = settled(located(replay, diary), diary, 1)
     assert len(places) > 20
     position = torch.tensor(list(places))
@@ -213,7 +213,7 @@ def test_a_restored_replay_is_the_same_and_goes_on_alike(steps):
     options = {"memory": {"a": 1}, "stride": 3}
     replay, _ = filled(steps, 100, **options)
     env = Wild(ENVS, 0)
-    twin = Replay(env, env.reset(), capacity=100, **options)
+    twin = Replay(env, env.reset(), buffer_size=100, **options)
     twin.load_state_dict(replay.state_dict())
     for name, table in replay._tables().items():
         assert torch.equal(table, twin._tables()[name]), name
@@ -226,7 +226,7 @@ def test_a_restored_replay_is_the_same_and_goes_on_alike(steps):
 def test_a_known_two_step_return():
     """Rewards 1, 2, 4 with gamma 1/2: two steps from the first are 1 + 2/2 = 2, and what follows counts 1/4."""
     env = Ladder()
-    replay = Replay(env, env.reset(), capacity=10)
+    replay = Replay(env, env.reset(), buffer_size=10)
     for _ in range(4):
         after = env.step({})
         replay.add({"a": torch.zeros(1, 1, dtype=torch.int64)}, after, after, {})

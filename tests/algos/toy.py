@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.common.rollout import decide_from
 from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
-from marl_pipeline.nn.value_norm import ValueNorm
 
 EPISODE = 8
 
@@ -84,29 +82,3 @@ class Colours:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._step, self._colour, self._choice = state["step"], state["colour"], state["choice"]
         self._generator.set_state(state["generator"])
-
-
-class Policy:
-    """A linear actor-critic on one observation field."""
-
-    def __init__(self, field: str, inputs: int, actions: int, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.field = field
-        self.module = nn.ModuleDict({"linear": nn.Linear(inputs, actions + 1), "norm": ValueNorm()})
-
-    def evaluate(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        out = self.module["linear"](inputs[self.field])
-        return out[..., :-1], out[..., -1]
-
-
-class Team:
-    def __init__(self, seed: int = 0) -> None:
-        self.policies = {"workers": Policy("colour", 3, 4, seed), "boss": Policy("clock", 1, 2, seed + 1)}
-
-    def decide(self, timestep, generator):
-        decisions = {}
-        for name, policy in self.policies.items():
-            step = timestep.groups[name]
-            logits, value = policy.evaluate(step.observation)
-            decisions[name] = decide_from(dict(step.observation), logits, value, step.action_mask, generator)
-        return decisions

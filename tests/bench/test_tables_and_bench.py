@@ -11,6 +11,7 @@ from marl_pipeline.bench import learning as learning_bench
 from marl_pipeline.bench.reference import Reference
 from marl_pipeline.experiments.run import Finished, interval_of
 from marl_pipeline.reporting.learning_curves import learning_curve
+from marl_pipeline.scenarios.scenario import Published
 from marl_pipeline.training.loop import Evaluation
 
 ROOT = Path(__file__).parents[3]
@@ -18,20 +19,25 @@ ROOT = Path(__file__).parents[3]
 
 def finished(seed: int, value: float, speed: float | None) -> Finished:
     last = Evaluation(1000, value, 1.0)
-    return Finished(seed, value, interval_of(value, 1.0, 512), 1000, (last,), speed, Path("runs") / str(seed), False)
+    return Finished(
+        seed, value, interval_of(value, 1.0, 512), 1000, (last,), None, speed, Path("runs") / str(seed), False
+    )
 
 
 def test_the_reference_table_holds_iqm_interval_mean_and_what_was_published() -> None:
     runs = [finished(seed, value, 100.0 * seed) for seed, value in enumerate((-30.0, -32.0, -34.0, -36.0, -90.0), 1)]
     curve = learning_curve({run.seed: (np.array([1000]), np.array([run.test_return])) for run in runs})
-    table = Reference("mpe/simple_spread", 1000, {"qmix": runs}, {"qmix": curve})
-    row = table.markdown().splitlines()[-1]
+    known = {"qmix": Published(-25.8, 2_000_000, "a paper")}
+    table = Reference("mpe/simple_spread", 1000, {"random": -79.42}, known, -10.0, {"qmix": runs}, {"qmix": curve})
+    row, *below = table.markdown().splitlines()[-3:]
+    assert below == ["| random |  |  | -79.4 |  |  |", "| optimum |  |  | -10.0 |  |  |"]
+    assert (table.as_json()["optimum"], table.as_json()["baselines"]) == (-10.0, {"random": -79.42})
     assert row.startswith("| qmix | -34.0 | ")
     assert row.endswith(" | -44.4 | -25.8 (2M) | 300 |")
     found = table.as_json()["algorithms"][0]
     assert found["interval"][0] < found["iqm"] < found["interval"][1]
     assert found["published"] == {"return": -25.8, "timesteps": 2_000_000}
-    untimed = Reference("elsewhere", 1000, {"qmix": [finished(0, -1.0, None)]}, {"qmix": curve})
+    untimed = Reference("elsewhere", 1000, {}, {}, None, {"qmix": [finished(0, -1.0, None)]}, {"qmix": curve})
     assert untimed.markdown().splitlines()[-1].endswith(" | -1.0 |  |  |")
 
 

@@ -7,32 +7,42 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-from marl_pipeline.data.windows import split
+from marl_pipeline.agents.hierarchy import Hierarchy
+from marl_pipeline.data.windows import Span, split
 from marl_pipeline.diagnostics.episode_file import load_episodes
 from marl_pipeline.diagnostics.monitor import monitor
 from marl_pipeline.diagnostics.record import Played, record
 from marl_pipeline.diagnostics.recorded import write_study
 from marl_pipeline.errors import UserError
-from marl_pipeline.pipeline.harness import StageContext
-from marl_pipeline.pipeline.world import load_world
+from marl_pipeline.scenarios.trading_market import load_trading_market
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.paths import DATASET
-from marl_pipeline.store.policies import save_policy
+from marl_pipeline.store.policies import by_tier, save_policy
+from marl_pipeline.training.hierarchy import Tiers
 from tests.data.market_panels import dataset_of, random_panel
 from tests.stages.prepared import BARS, prepared, smoke_params
 
 PARAMS = smoke_params("market.reward=guide_v3_2")
 
 
+def untrained(root: Path) -> dict[str, dict[str, Tensor]]:
+    """Fresh weights of both tiers."""
+    market = load_trading_market(PARAMS, root, load_dataset(root / DATASET))
+    environment = market.environment("portfolio", Span(60, 100), num_envs=1, episode=None, seed=0)
+    settings = Tiers(PARAMS.train_symbol_agents, PARAMS.train_master).settings("symbols", "master")
+    algorithm = Hierarchy(environment, market.inputs(environment.groups), settings, seed=1, timesteps=1)
+    return by_tier(algorithm.weights())
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the untrained weights of a hierarchy, and of symbol agents alone."""
     root = prepared(tmp_path_factory.mktemp("checkout"))
-    world = load_world(StageContext(PARAMS, root=root), load_dataset(root / DATASET))
-    symbols, master = world.symbol_agents(1).module.state_dict(), world.master_agent(1).module.state_dict()
-    save_policy(root / "models/rl/hierarchy/seed_2", {"symbols": symbols, "master": master}, {})
-    save_policy(root / "models/rl/symbol_agents/seed_2", {"symbols": symbols}, {})
+    weights = untrained(root)
+    save_policy(root / "models/rl/hierarchy/seed_2", weights, {})
+    save_policy(root / "models/rl/symbol_agents/seed_2", {"symbols": weights["symbols"]}, {})
     return root
 
 
@@ -85,8 +95,8 @@ def test_mistakes_are_told_in_one_line(root: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             record(root, PARAMS, out, asked)
-    with pytest.raises(UserError, match="the weights of symbols do not fit this data set") as told:
-        record(root, smoke_params("train_symbol_agents.hidden=[8]"), out, played("models/rl/hierarchy"))
+    with pytest.raises(UserError, match="the weights of group symbols do not fit") as told:
+        record(root, smoke_params("train_symbol_agents.ppo.network.hidden=[8]"), out, played("models/rl/hierarchy"))
     assert "\n" not in str(told.value)
     bare = tmp_path / "bare"
     save_policy(bare / "weights", {"symbols": {}}, {})
@@ -100,8 +110,7 @@ def test_bars_of_which_the_base_encoder_says_nothing_are_left_out(tmp_path: Path
     root = prepared(tmp_path, dataset_of(random_panel(3, bars=BARS)))
     table = np.load(root / "models/encoder/embeddings_0.npy")
     np.save(root / "models/encoder/embeddings_0.npy", table[:120])
-    world = load_world(StageContext(PARAMS, root=root), load_dataset(root / DATASET))
-    save_policy(root / "weights", {"symbols": world.symbol_agents(1).module.state_dict()}, {})
+    save_policy(root / "weights", {"symbols": untrained(root)["symbols"]}, {})
     asked = played("weights", mode="accounts", steps=None, span="test", episodes=1)
     found = record(root, PARAMS, tmp_path / "a.parquet", asked)
     assert found.about.span == (split(BARS, PARAMS.spans).test.start, 120)

@@ -23,8 +23,8 @@ from marl_pipeline.diagnostics.page import monitor_page
 from marl_pipeline.diagnostics.play import PolicyName, policy_of
 from marl_pipeline.diagnostics.recorder import record_episodes
 from marl_pipeline.diagnostics.reward_study import study_episodes, study_reward
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.rewards.shaped import COMPONENTS
 from marl_pipeline.errors import UserError

@@ -12,8 +12,8 @@ from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.diagnostics.smoke import INVARIANTS, SmokeResult, smoke
 from marl_pipeline.envs.trading import env
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from tests.envs.markets import hostile, market_params
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.config import Params
 from marl_pipeline.data.assemble import assemble
@@ -19,7 +20,7 @@ from marl_pipeline.evaluation.records import Record
 from marl_pipeline.evaluation.walk_forward import trade
 from marl_pipeline.progress import silent
 from marl_pipeline.signals.fit import fit_signals
-from marl_pipeline.training.hierarchy import World, fine_tune, train_master, train_symbol_agents
+from marl_pipeline.training.hierarchy import Tiers, fine_tune, hierarchy_policy, train_master, train_symbol_agents
 
 CPU = torch.device("cpu")
 QUIET = {"on_step": silent, "checkpoint": NoCheckpoint()}
@@ -69,27 +70,31 @@ def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: 
             **QUIET,
         )
     )
-    worlds = [
-        World.build(
-            dataset, signals, version.embeddings, params.market, params.train_symbol_agents, params.train_master, CPU
+    markets = [
+        TradingMarket.build(
+            dataset, signals, version.embeddings, params.market, params.train_master.directives,
+            gamma=params.train_symbol_agents.gamma, device=CPU,
         )
         for version in versions
-    ]
+    ]  # fmt: skip
+    tiers = Tiers(params.train_symbol_agents, params.train_master)
     spans = split(dataset.bars, params.spans)
     base = {"train_span": spans.train, "validation_span": spans.validation, "seed": seed, **QUIET}
-    symbols, _ = train_symbol_agents(worlds[0], **base)
-    master, _ = train_master(worlds[0], symbols, **base)
-    symbols, master, _ = fine_tune(
-        worlds[0], symbols, master, params=params.fine_tune, iterations=params.fine_tune.iterations, span=spans.train,
-        validation_span=spans.validation, seed=seed, label="fine-tune", **QUIET,
+    symbols, _ = train_symbol_agents(markets[0], tiers, **base)
+    master, _ = train_master(markets[0], tiers, symbols, **base)
+    weights, _ = fine_tune(
+        markets[0], tiers, symbols | master, params=params.fine_tune, iterations=params.fine_tune.iterations,
+        span=spans.train, validation_span=spans.validation, seed=seed, label="fine-tune", **QUIET,
     )  # fmt: skip
     windows = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)
     records = []
     for window in windows if only is None else (windows[only],):
-        world = worlds[version_in_force(tuple(v.refit for v in versions), window.test.start).version]
-        tuned_symbols, tuned_master, _ = fine_tune(
-            world, symbols, master, params=params.fine_tune, iterations=params.walk_forward.tune_iterations,
+        market = markets[version_in_force(tuple(v.refit for v in versions), window.test.start).version]
+        tuned, _ = fine_tune(
+            market, tiers, weights, params=params.fine_tune, iterations=params.walk_forward.tune_iterations,
             span=window.tune, validation_span=None, seed=seed, label=f"window {window.index}: tune", **QUIET,
         )  # fmt: skip
-        records.append(trade(world, tuned_symbols, tuned_master, window=window, seed=seed))
+        environment = market.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)
+        policy = hierarchy_policy(market, tiers, tuned, "portfolio", window.test)
+        records.append(trade(environment, policy, dataset.panel, window=window.index, seed=seed))
     return Chain(found.quarantine, dataset, signals, versions, windows, tuple(records))

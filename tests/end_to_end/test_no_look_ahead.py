@@ -52,11 +52,11 @@ def small_params() -> Params:
     put("pretrain_encoder.refit_steps", 3)
     put("pretrain_encoder.correlation_window", 40)
     put("pretrain_encoder.graph_neighbours", 2)
-    for section in ("train_symbol_agents", "train_master"):
-        put(f"{section}.ppo.envs", 4)
-        put(f"{section}.ppo.horizon", 16)
-        put(f"{section}.ppo.episode", 32)
-        put(f"{section}.hidden", [16])
+    for section, settings in (("train_symbol_agents", "ppo"), ("train_master", "mappo")):
+        put(f"{section}.envs", 4)
+        put(f"{section}.episode", 32)
+        put(f"{section}.{settings}.horizon", 16)
+        put(f"{section}.{settings}.network.hidden", [16])
     put("train_symbol_agents.ppo.learning_rate", 0.01)
     values["train_symbol_agents"]["curriculum"] = [{"name": "full", "symbols": 1.0, "calm": 1.0, "iterations": 4}]
     put("train_master.iterations", 2)

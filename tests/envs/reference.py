@@ -76,10 +76,16 @@ class PlainMarket:
 
 @dataclass
 class Account:
-    """One book over the symbols `names` (all of them, or one)."""
+    """One book over the symbols `names`, that began with `capital`.
+
+    Attributes:
+        directive: (risk multiplier, cap as a share of the position limit, share of the open positions), as it applies.
+    """
 
     names: list[int]
     cash: float
+    capital: float
+    directive: tuple[float, float, float] = (1.0, 1.0, 1.0)
     shares: dict[int, float] = field(default_factory=dict)
     invested: dict[int, float] = field(default_factory=dict)
     trades: dict[int, int] = field(default_factory=dict)
@@ -95,16 +101,23 @@ class PlainGame:
     """One environment of the trading game.
 
     Args:
-        pooled: one portfolio (True) or an account per symbol.
-        directive: (risk multiplier, cap as a share of the position limit, share of the open positions) in force.
+        pooled: accounts are portfolios: one of all symbols, or those of `account_of` (else there is one per symbol).
     """
 
-    def __init__(self, market: PlainMarket, pooled: bool, start: int, in_play: list[bool] | None = None) -> None:
+    def __init__(
+        self,
+        market: PlainMarket,
+        pooled: bool,
+        start: int,
+        in_play: list[bool] | None = None,
+        account_of: list[int] | None = None,
+    ) -> None:
         self.market, self.params, self.pooled, self.t = market, market.params, pooled, start
         self.in_play = in_play or [True] * market.size
-        self.directive = (1.0, 1.0, 1.0)
-        groups = [list(range(market.size))] if pooled else [[n] for n in range(market.size)]
-        self.accounts = [Account(names, self.params.initial_cash, peak=self.params.initial_cash) for names in groups]
+        table = account_of or ([0] * market.size if pooled else list(range(market.size)))
+        groups = [[n for n, account in enumerate(table) if account == a] for a in range(max(table) + 1)]
+        cash = self.params.initial_cash / len(groups) if pooled else self.params.initial_cash
+        self.accounts = [Account(names, cash, cash, peak=cash) for names in groups]
 
     # -- rules ---------------------------------------------------------------------------------------------------
 
@@ -144,7 +157,7 @@ class PlainGame:
 
     def cap(self, account: Account) -> float:
         limits = self.params.limits
-        cap = (limits.position if self.pooled else 1.0) * self.directive[1]
+        cap = (limits.position if self.pooled else 1.0) * account.directive[1]
         return cap * limits.reentry_scale if account.halt == "reduced" else cap
 
     def exposure_limit(self) -> float:
@@ -153,8 +166,8 @@ class PlainGame:
             return limits.gross_leverage - limits.min_cash
         return min(limits.gross_leverage, 1 - limits.min_cash)
 
-    def slots(self) -> int:
-        return max(1, math.floor(self.params.limits.open_positions * self.directive[2] + 1e-9))
+    def slots(self, account: Account) -> int:
+        return max(1, math.floor(self.params.limits.open_positions * account.directive[2] + 1e-9))
 
     def mask(self, account: Account, n: int) -> list[bool]:
         limits, value = self.params.limits, self.held(account, n) * self.market.mark(self.t, n)
@@ -170,7 +183,7 @@ class PlainGame:
         funded = self.exposure_limit() * equity - self.gross(account) > smallest
         room = cap * equity - abs(value) > smallest
         open_count = sum(self.held(account, m) != 0 for m in account.names)
-        slot = not self.pooled or value != 0 or open_count < self.slots()
+        slot = not self.pooled or value != 0 or open_count < self.slots(account)
         grow = free and turnover_left and funded and room and slot
         shrink = free and turnover_left and value != 0
         buy = shrink if value < 0 else grow
@@ -262,7 +275,7 @@ class PlainGame:
             before = self.held(account, n)
             traded = side * (grown[n] - reduced[n])
             account.cash -= traded * price[n] + cost
-            turned += notional / max(equity, 1e-6 * params.initial_cash)
+            turned += notional / max(equity, 1e-6 * account.capital)
             account.shares[n] = before + traded
             if grown[n] > 0:
                 account.invested[n] = account.invested.get(n, 0.0) + side * notional + cost
@@ -289,7 +302,7 @@ class PlainGame:
         limits = self.params.limits
         amount: dict[int, float] = {}
         for n in account.names:
-            budget = self.added(account, n, actions[n]) * self.directive[0] * cap * equity_before
+            budget = self.added(account, n, actions[n]) * account.directive[0] * cap * equity_before
             shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
             amount[n] = min(shares * price[n], max(cap * equity - value[n], 0.0)) if shares > 0 else 0.0
             if shares > 0 and self.held(account, n) == 0 and self.pooled:
@@ -312,9 +325,10 @@ class PlainGame:
         return grown
 
     def _gets_slot(self, account: Account, actions: list[int], n: int) -> bool:
-        """Larger orders first, then in turn from a symbol that moves with the bar."""
-        free = self.slots() - sum(self.held(account, m) != 0 for m in account.names)
-        size, first = self.market.size, self.t * 7919 % self.market.size
+        """Larger orders first, then in turn from a symbol of the account that moves with the bar."""
+        free = self.slots(account) - sum(self.held(account, m) != 0 for m in account.names)
+        size = len(account.names)
+        first = self.t * 7919 % size
         rank = {LARGE: 0, MEDIUM: 1, SMALL: 2}
         if self.params.allow_short:
             rank |= {ALL: 0, PARTIAL: 2}
@@ -323,11 +337,11 @@ class PlainGame:
             for m in account.names
             if actions[m] in rank and self.held(account, m) == 0 and self.capacity(m) > 0 and self._budget(account) > 0
         ]
-        queue = sorted(opening, key=lambda m: (rank[actions[m]], (m - first) % size))
+        queue = sorted(opening, key=lambda m: (rank[actions[m]], (account.names.index(m) - first) % size))
         return queue.index(n) < free
 
     def _budget(self, account: Account) -> float:
-        return self.directive[0] * self.cap(account) * self.equity(account)
+        return account.directive[0] * self.cap(account) * self.equity(account)
 
     def _judge(self, account: Account) -> None:
         limits, equity = self.params.limits, self.equity(account)
@@ -343,7 +357,7 @@ class PlainGame:
                 else:
                     account.halt = "normal"
         account.peak = max(account.peak, equity)
-        account.alive = account.alive and equity > 1e-6 * self.params.initial_cash
+        account.alive = account.alive and equity > 1e-6 * account.capital
         allowed = limits.portfolio_drawdown if self.pooled else limits.account_drawdown
         if account.halt in ("normal", "reduced") and account.peak > equity <= account.peak * (1 - allowed):
             account.halt = "flat" if flat else "liquidating"

@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
 from marl_pipeline.envs.conformance import check_environment
-from marl_pipeline.envs.registry import make
 from marl_pipeline.envs.sampling import RandomPolicy
 from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.scenarios import make
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def test_it_conforms(example: str) -> None:
 
 def test_a_learner_solves_it(example: str) -> None:
     preset = YAML(typ="safe").load((ROOT / "marl_pipeline/algos/presets/idqn.yaml").read_text())["default"]
-    few = {"capacity": 20_000, "learn_from": 1_000, "batch": 128}
+    few = {"buffer_size": 20_000, "learning_starts": 1_000, "batch": 128}
     environment = make(example, 32, seed=100)
     inputs = DenseInputs(environment.groups)
     learner = IDQN(environment, inputs, IDQNSettings.model_validate(preset | few), seed=100, timesteps=20_000)

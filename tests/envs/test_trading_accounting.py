@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from tests.envs.markets import hostile, market_params
 
@@ -36,21 +36,30 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-def play(seed: int, mode: Mode, changes: dict[str, Any], envs: int, size: int, bars: int) -> None:
+def play(
+    seed: int, mode: Mode, changes: dict[str, Any], envs: int, size: int, bars: int, *, segments: int | None = None
+) -> None:
     rng = np.random.default_rng(seed)
     params = market_params(**changes)
     market = Market.from_panel(hostile(rng, bars, size, int(rng.choice([1, 3]))), params)
     directives = load_params().train_master.directives
-    env = TradingEnv(market, params, directives, mode=mode, num_envs=envs, span=Span(0, bars), seed=seed)
+    settings: dict[str, Any] = {} if segments is None else segmented(rng, size, segments)
+    env = TradingEnv(market, params, directives, mode=mode, num_envs=envs, span=Span(0, bars), seed=seed, **settings)
     generator = torch.Generator().manual_seed(seed)
     env.reset()
     odds = torch.tensor(rng.dirichlet(np.ones(7)), dtype=torch.float32).expand(envs * size, 7)
     for _ in range(bars - 1):
         drawn = torch.multinomial(odds, 1, generator=generator).view(envs, size)
-        master = torch.randint(48, (envs, 1), generator=generator)
+        master = torch.randint(48, (envs, env.game.accounts), generator=generator)
         before, caps, slots = env.book, env._view.caps, env._view.directive.slots
         env.step({"symbols": drawn, "master": master})
         check_step(env, before, caps, slots)
+
+
+def segmented(rng: np.random.Generator, size: int, accounts: int) -> dict[str, Any]:
+    """A random partition of the symbols into portfolios, and their capital."""
+    table = np.concatenate([np.arange(accounts), rng.integers(accounts, size=size - accounts)])
+    return {"account_of": rng.permutation(table), "capital": rng.lognormal(10.0, 2.0, accounts)}
 
 
 def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Tensor | None) -> None:
@@ -75,13 +84,14 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
     at_fill = book.shares.abs() * ledger.price
     equity = ledger.cash + rules.pool(book.shares * ledger.price)
     grown = book.shares.abs() > before.shares.abs()
-    assert bool((~grown | (at_fill <= caps * equity)).all()), "position cap"
+    each = rules.spread
+    assert bool((~grown | (at_fill <= each(caps * equity))).all()), "position cap"
     any_grown = rules.pool(grown.float()) > 0
     assert bool((~any_grown | (rules.pool(at_fill) <= rules.exposure * equity)).all()), "exposure"
     if slots is not None:
         was, now = before.shares != 0, book.shares != 0
-        opened = (now & ~was).any(-1, keepdim=True)
-        count = (was | now).sum(-1, keepdim=True)
+        opened = rules.partition.count(now & ~was) > 0
+        count = rules.partition.count(was | now)
         assert bool((~opened | (count <= slots)).all()), "open positions"
     forced = (before.halt == rules.liquidating) | (rules.pool(ledger.closed.float()) > 0)
     room = (limits.turnover_per_day - before.turnover).clamp(min=0) * ledger.fill_equity
@@ -92,7 +102,7 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
     assert bool((ledger.closed | (ledger.shares.abs() <= capacity * (1 + 1e-12))).all()), "participation"
     fillable = env.market.fillable[book.bar]
     assert bool((ledger.closed | fillable | (ledger.shares == 0)).all()), "a trade where nothing fills"
-    cooling = (before.halt > rules.cool_down).expand_as(grown)
+    cooling = each(before.halt > rules.cool_down).expand_as(grown)
     assert not bool((grown & cooling).any()), "a position grows while the kill switch is on"
 
 
@@ -103,6 +113,15 @@ def test_identity_and_limits_hold_on_hostile_markets(
     allow_short: bool, seed: int, mode: Mode, changes: dict[str, Any]
 ) -> None:
     play(seed, mode, {**changes, "allow_short": allow_short}, envs=8, size=12, bars=40)
+
+
+@pytest.mark.parametrize("allow_short", [False, True])
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), segments=st.integers(2, 12), changes=LIMITS)
+def test_identity_and_limits_hold_for_every_portfolio_of_a_partition(
+    allow_short: bool, seed: int, segments: int, changes: dict[str, Any]
+) -> None:
+    play(seed, "portfolio", {**changes, "allow_short": allow_short}, envs=8, size=12, bars=40, segments=segments)
 
 
 @pytest.mark.parametrize("allow_short", [False, True])

@@ -18,8 +18,8 @@ from marl_pipeline.envs.trading.compiled.engine import CompiledEngine
 from marl_pipeline.envs.trading.compiled.kernel.mark import Sums, _log
 from marl_pipeline.envs.trading.compiled.kernel.play import Memory
 from marl_pipeline.envs.trading.core.accounts import Ledger
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.tensor import TensorEngine
 from tests.envs.markets import hostile, market_params
@@ -74,7 +74,8 @@ def compare(seed: int, mode: Mode, changes: dict[str, Any], episodes: int = 1, *
         for _ in range(16):
             plain.load_state_dict(compiled.state_dict())
             chosen = torch.multinomial(weights.expand(shape[0] * 9, 7), 1, generator=generator).view(shape)
-            actions = {"symbols": chosen, "master": torch.randint(48, (shape[0], 1), generator=generator)}
+            directives = torch.randint(48, (shape[0], compiled.game.accounts), generator=generator)
+            actions = {"symbols": chosen, "master": directives}
             step, expected = compiled.step(actions), plain.step(actions)
             for name, tensor in tensors_of(expected).items():
                 agree(name, tensors_of(step)[name], tensor)
@@ -102,6 +103,27 @@ def test_the_compiled_step_equals_the_tensor_code_with_symbols_out_of_play_and_r
     in_play = [True, False, True, True, True, False, True, True, True]
     for mode in ("accounts", "portfolio"):
         compare(4, mode, {}, symbols=in_play, random_directives=True)  # type: ignore[arg-type]
+
+
+def partitioned(seed: int) -> dict[str, Any]:
+    """A random partition of nine symbols into two to nine portfolios, and their capital."""
+    rng = np.random.default_rng(seed)
+    accounts = int(rng.integers(2, 10))
+    table = np.concatenate([np.arange(accounts), rng.integers(accounts, size=9 - accounts)])
+    return {"account_of": rng.permutation(table), "capital": rng.lognormal(10.0, 2.0, accounts)}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_the_compiled_step_equals_the_tensor_code_for_random_partitions(changes: dict[str, Any]) -> None:
+    for seed in range(3):
+        compare(seed, "portfolio", changes, random_directives=seed == 1, **partitioned(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_the_compiled_step_equals_the_tensor_code_for_many_partitions(changes: dict[str, Any]) -> None:
+    for seed in range(100, 116):
+        compare(seed, "portfolio", changes, **partitioned(seed))
 
 
 @pytest.mark.slow

@@ -4,27 +4,25 @@ return of the bar before, which no order can catch any more, it takes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from marl_pipeline.algos.common.rollout import Collector, Decision, decide_from
-from marl_pipeline.algos.ppo import PPO
-from marl_pipeline.checkpoint import NoCheckpoint
-from marl_pipeline.config import PPOParams
+from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.algos.on_policy import OnPolicy
+from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.protocol import GroupSpec
 from marl_pipeline.envs.trading.core.actions import Action
 from marl_pipeline.envs.trading.core.costs import base_slippage_rate, commission_rate
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.observation import POSITION_FIELDS
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.nn.networks import orthogonal_linear, trunk
-from marl_pipeline.progress import silent
-from marl_pipeline.training.trainer import train
 from tests.envs.markets import market_params, panel
 
 BARS, SYMBOLS, VOLATILITY = 1200, 4, 0.015
@@ -32,9 +30,17 @@ TRAIN, TEST = Span(0, 900), Span(900, 1198)
 ENVS, HORIZON, ITERATIONS = 8, 64, 60
 """122,880 symbol-steps."""
 
-PARAMS = PPOParams(
-    envs=ENVS, horizon=HORIZON, episode=128, epochs=4, minibatches=4, learning_rate=3e-3, gamma=0.9, gae_lambda=0.9,
-    clip=0.2, entropy=0.003, value_coefficient=0.5, huber_delta=10.0, max_grad_norm=0.5, target_kl=0.05,
+SETTINGS = PPOSettings.model_validate(
+    {
+        "horizon": HORIZON, "epochs": 4, "minibatches": 4, "chunk": 1, "learning_rate": 3e-3, "gamma": 0.9,
+        "gae_lambda": 0.9, "clip": 0.2, "entropy": 0.003, "value_coefficient": 0.5, "huber_delta": 10.0,
+        "normalise_values": False, "max_grad_norm": 0.5, "target_kl": 0.05, "reward": "agent",
+        "network": {
+            "hidden": [32, 32], "activation": "tanh", "normalise_inputs": False, "actor_gain": 0.01, "log_std": 0.0,
+            "memory": "none", "share_parameters": True,
+        },
+        "acceleration": {"precision": "float32", "compile": False},
+    }
 )  # fmt: skip
 
 MARKET_PARAMS = market_params()
@@ -54,34 +60,21 @@ def returns(offset: int) -> Tensor:
     return torch.from_numpy(shown / VOLATILITY).float()
 
 
-@dataclass
-class Agent:
-    """Sees one return and its own position; a controller and a policy in one."""
+@dataclass(frozen=True)
+class Shown:
+    """Implements `Inputs`: one return, [T, N], and the agent's own position."""
 
-    shown: Tensor
-    seed: int
+    returns: Tensor
 
-    def __post_init__(self) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
-        hidden = (32, 32)
-        self.module = nn.ModuleDict(
-            {
-                "trunk": trunk(9, hidden, generator),
-                "actor": orthogonal_linear(hidden[-1], 7, 0.01, generator),
-                "critic": orthogonal_linear(hidden[-1], 1, 1.0, generator),
-            }
-        )
+    def width(self, group: str) -> int:
+        return 1 + len(POSITION_FIELDS)
 
-    def evaluate(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        coming = self.shown[inputs["bar"]].unsqueeze(-1)
-        hidden = self.module["trunk"](torch.cat([coming, inputs["position"]], -1))
-        return self.module["actor"](hidden), self.module["critic"](hidden).squeeze(-1)
+    def of(self, groups: Mapping[str, GroupSpec]) -> Shown:
+        return self
 
-    def decide(self, timestep: Timestep, generator: torch.Generator | None) -> dict[str, Decision]:
-        step = timestep.groups["symbols"]
-        inputs = {"bar": step.observation["bar"][:, 0], "position": step.observation["position"]}
-        logits, value = self.evaluate(inputs)
-        return {"symbols": decide_from(inputs, logits, value, step.action_mask, generator)}
+    def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor:
+        coming = self.returns[observation["bar"], observation["symbol"]].unsqueeze(-1)
+        return torch.cat([coming, observation["position"]], -1)
 
 
 def environment(span: Span, num_envs: int, episode: int | None, seed: int) -> TradingEnv:
@@ -132,31 +125,22 @@ def growth(env: TradingEnv) -> float:
     return float((env.book.equity / MARKET_PARAMS.initial_cash).log().mean())
 
 
-@torch.no_grad()
-def earned_by(agent: Agent) -> float:
+def earned_by(policy: Policy) -> float:
     env = environment(TEST, 1, None, 0)
     step = env.reset()
     while not bool(step.done.all()):
-        step = env.step({"symbols": agent.decide(step, None)["symbols"].action})
+        actions, _ = policy.act(step, {}, None)
+        step = env.step(actions)
     return growth(env)
 
 
-def trained(shown: Tensor, seed: int) -> Agent:
-    agent = Agent(shown, seed)
-    train(
-        collector=Collector(environment(TRAIN, ENVS, 128, seed), agent, torch.Generator().manual_seed(seed)),
-        learners={"symbols": PPO(agent, PARAMS)},
-        modules={"symbols": agent.module},
-        horizon=HORIZON,
-        iterations=ITERATIONS,
-        generator=torch.Generator().manual_seed(seed),
-        evaluate=None,
-        evaluate_every=ITERATIONS,
-        label="control",
-        on_step=silent,
-        checkpoint=NoCheckpoint(),
-    )
-    return agent
+def trained(shown: Tensor, seed: int) -> Policy:
+    env = environment(TRAIN, ENVS, 128, seed)
+    timesteps = ITERATIONS * HORIZON * ENVS
+    algorithm = OnPolicy(env, Shown(shown), SETTINGS, seed=seed, timesteps=timesteps)
+    for _ in range(ITERATIONS):
+        algorithm.advance()
+    return algorithm.policy
 
 
 def test_the_oracle_plays_the_markets_own_game() -> None:

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from tests.envs.markets import hostile, market_params
 

@@ -16,8 +16,9 @@ from marl_pipeline.envs.trading.core.actions import (
     directive_table,
     encode_directive,
 )
-from marl_pipeline.envs.trading.core.limits import Mode, grant_slots
+from marl_pipeline.envs.trading.core.limits import grant_slots
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.errors import UserError
 from tests.envs.markets import hostile, market_params, panel

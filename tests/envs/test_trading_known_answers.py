@@ -14,8 +14,9 @@ from marl_pipeline.data.dataset import Panel
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.trading.core.actions import Action
 from marl_pipeline.envs.trading.core.costs import slippage_rate
-from marl_pipeline.envs.trading.core.limits import Mode, unpacked
+from marl_pipeline.envs.trading.core.limits import unpacked
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from tests.envs.markets import market_params, panel
 

@@ -11,8 +11,9 @@ import torch
 from marl_pipeline.config import load_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.trading.core.actions import encode_directive
-from marl_pipeline.envs.trading.core.limits import Mode, Rules
+from marl_pipeline.envs.trading.core.limits import Rules
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from tests.envs.markets import hostile, market_params
 from tests.envs.reference import PlainGame, PlainMarket
@@ -40,36 +41,51 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def play(seed: int, mode: Mode, bars_per_session: int, changes: dict[str, Any], bars: int = 24) -> None:
+def play(
+    seed: int,
+    mode: Mode,
+    bars_per_session: int,
+    changes: dict[str, Any],
+    bars: int = 24,
+    account_of: list[int] | None = None,
+) -> None:
     rng = np.random.default_rng(seed)
     size, envs = 5, 4
     panel = hostile(rng, bars, size, bars_per_session)
     params = market_params(volume_window=3, **changes)
     directives = load_params().train_master.directives
     env = TradingEnv(
-        Market.from_panel(panel, params), params, directives, mode=mode, num_envs=envs, span=Span(0, bars), seed=seed
+        Market.from_panel(panel, params),
+        params,
+        directives,
+        mode=mode,
+        account_of=account_of,
+        num_envs=envs,
+        span=Span(0, bars),
+        seed=seed,
     )
-    games = [PlainGame(PlainMarket(panel, params), env.rules.pooled, 0) for _ in range(envs)]
-    step = env.reset()
+    games = [PlainGame(PlainMarket(panel, params), env.rules.pooled, 0, None, account_of) for _ in range(envs)]
+    step, count = env.reset(), len(games[0].accounts)
     if mode == "portfolio":
-        in_force = [encode_directive(3, 3, 1)] * envs
+        active = [[encode_directive(3, 3, 1)] * count] * envs
     for t in range(bars - 1):
         for e, game in enumerate(games):
             if mode == "portfolio":
-                game.directive = tuple(directive_of(in_force[e], directives, params))  # type: ignore[assignment]
-            expected = [game.mask(account, n) for account in game.accounts for n in account.names]
-            assert step.groups["symbols"].action_mask[e].tolist() == expected, (t, e)
+                for account, directive in zip(game.accounts, active[e], strict=True):
+                    account.directive = directive_of(directive, directives, params)
+            masks = {n: game.mask(account, n) for account in game.accounts for n in account.names}
+            assert step.groups["symbols"].action_mask[e].tolist() == [masks[n] for n in range(size)], (t, e)
         actions = torch.from_numpy(rng.choice(7, (envs, size), p=[0.2, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1]))
-        master = torch.from_numpy(rng.integers(48, size=(envs, 1)))
-        acts = step.groups["master"].acts[:, 0].tolist() if mode == "portfolio" else []
+        master = torch.from_numpy(rng.integers(48, size=(envs, count)))
+        acts = env.book.steps % directives.decide_every == 0
         before = [[game.equity(account) for account in game.accounts] for game in games]
         step = env.step({"symbols": actions, "master": master} if mode == "portfolio" else {"symbols": actions})
         for e, game in enumerate(games):
             game.step(actions[e].tolist())
             compare(env, e, game, before[e], step)
         if mode == "portfolio":
-            said = master[:, 0].tolist()
-            in_force = [new if acts[e] else old for e, (new, old) in enumerate(zip(said, in_force, strict=True))]
+            said = master.tolist()
+            active = [new if acts[e] else old for e, (new, old) in enumerate(zip(said, active, strict=True))]
     assert bool(step.done.all())
 
 
@@ -94,12 +110,12 @@ def compare(env: TradingEnv, e: int, game: PlainGame, before: list[float], step:
             assert float(book.shares[e, n]) == pytest.approx(game.held(account, n), rel=1e-9, abs=1e-12)
             assert float(book.invested[e, n]) == pytest.approx(account.invested.get(n, 0.0), **close)
             assert bool(ledger.closed[e, n]) == (f"closed {n}" in account.events)
-        tripped = step.info["kill_switch"][e] if env.rules.pooled else step.info["kill_switch"][e, a]
+        tripped = step.info["kill_switch"].view_as(book.equity)[e, a]
         assert bool(tripped) == ("kill switch" in account.events)
-        group, agent = ("master", 0) if env.rules.pooled else ("symbols", a)
-        floor = 1e-6 * env.params.initial_cash
+        group = "master" if env.rules.pooled else "symbols"
+        floor = 1e-6 * account.capital
         expected = np.log(max(equity, floor) / max(before[a], floor)) * env.params.reward_scale
-        assert float(step.groups[group].reward[e, agent]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert float(step.groups[group].reward[e, a]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def halt_name(rules: Rules, halt: int) -> str:
@@ -116,6 +132,13 @@ def halt_name(rules: Rules, halt: int) -> str:
 def test_the_batched_simulator_equals_the_plain_one(mode: Mode, bars_per_session: int, changes: dict[str, Any]) -> None:
     for seed in range(2):
         play(seed, mode, bars_per_session, changes)
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("account_of", [[0, 1, 0, 2, 1], [1, 1, 1, 0, 1], [2, 1, 0, 3, 4]], ids=str)
+def test_portfolios_of_segments_equal_the_plain_ones(account_of: list[int], changes: dict[str, Any]) -> None:
+    for seed in range(2):
+        play(seed, "portfolio", 1 + seed % 2, changes, account_of=account_of)
 
 
 @pytest.mark.parametrize("changes", [MARGIN, SHORT | MARGIN], ids=["long", "short"])

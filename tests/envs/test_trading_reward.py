@@ -16,8 +16,8 @@ from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.envs.trading.core.actions import Action
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.trading.rewards.component_log import ComponentLog, Recorded, check_balance
 from marl_pipeline.envs.trading.rewards.shaped import COMPONENTS, RewardConfig

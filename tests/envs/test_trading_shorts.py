@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from marl_pipeline.data.dataset import Panel
 from marl_pipeline.envs.trading.core.actions import Action
-from marl_pipeline.envs.trading.core.limits import Mode, grant_slots, unpacked
+from marl_pipeline.envs.trading.core.limits import grant_slots, unpacked
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from tests.envs.markets import market_params, panel
 from tests.envs.test_trading_known_answers import ADD, ALL, HOLD, LARGE, PARTIAL, column, equity, game, play

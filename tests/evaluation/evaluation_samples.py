@@ -12,8 +12,8 @@ import pandas as pd
 from marl_pipeline.config import MarketParams, Params, load_params
 from marl_pipeline.data.dataset import Dataset, Panel, Signals
 from marl_pipeline.data.windows import Window, walk_forward_windows
-from marl_pipeline.evaluation.baselines import Prices, simulate
-from marl_pipeline.evaluation.records import EQUITY_COLUMNS, TRADE_COLUMNS, Curve, Record
+from marl_pipeline.evaluation.records import DECISION_COLUMNS, EQUITY_COLUMNS, TRADE_COLUMNS, Curve, Record
+from marl_pipeline.evaluation.rules import accounts_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,7 +99,7 @@ def record_of(dataset: Dataset, window: Window, seed: int, weights: np.ndarray |
         weights = np.eye(len(symbols))[seed % len(symbols)] * 0.5
     targets = np.full((len(window.test), len(symbols)), np.nan)
     targets[0] = weights
-    account = simulate(Prices.of(dataset.panel, market()), targets, window.test, market())
+    (account,) = accounts_of(dataset.panel, targets[None], window.test, market())
     times = dataset.panel.timestamps[window.test.start : window.test.stop]
     zeros = {name: 0.0 for name in EQUITY_COLUMNS if name not in account}
     equity = account.assign(**zeros).assign(timestamp=times, cash=account["equity"] * (1.0 - account["exposure"]))
@@ -115,4 +115,6 @@ def record_of(dataset: Dataset, window: Window, seed: int, weights: np.ndarray |
         "action": ["BUY_SMALL"],
     }
     curve = Curve("tune", (1.0,), (0.5,))
-    return Record(window.index, seed, market().initial_cash, equity, positions, pd.DataFrame(trade), (curve,))
+    decisions = pd.DataFrame({name: [] for name in DECISION_COLUMNS})
+    trades = pd.DataFrame(trade)
+    return Record(window.index, seed, market().initial_cash, equity, positions, trades, decisions, (curve,))

@@ -13,7 +13,7 @@ from tests.algos.leaving import EPISODE, Leaving
 
 def test_an_episode_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = Leaving(2)
-    settings = registry.choose("ippo", "leaving", {}).settings
+    settings = registry.choose("ippo", {}).settings
     policy = registry.build("ippo", environment, DenseInputs(environment.groups), settings, seed=0, timesteps=10).policy
     monkeypatch.setattr(greedy, "LONGEST_EPISODE", EPISODE)
     assert float(greedy.greedy_returns(Leaving(2), policy).min()) >= EPISODE / 2

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.records import EQUITY_COLUMNS, POSITION_COLUMNS, TRADE_COLUMNS, Curve, Record
+from marl_pipeline.evaluation.records import EQUITY_COLUMNS, TABLES, TRADE_COLUMNS, Curve, Record
 from marl_pipeline.pipeline.records import load_record, record_folder, save_record
 
 
@@ -21,18 +21,21 @@ def make_record(window: int = 0, seed: int = 1, bars: int = 5, start: int = 100)
     equity["cash"] = equity["equity"]
     positions = pd.DataFrame({"bar": [start + 1], "timestamp": times[1], "symbol": ["A"], "weight": [0.5]})
     trades = pd.DataFrame({name: [] for name in TRADE_COLUMNS})
+    decisions = pd.DataFrame(
+        {"bar": [start, start + 1], "timestamp": times[:2], "symbol": ["A", "A"], "chosen": [1, 0], "executed": [1, 0],
+         "directive": [46, 12], "ordered": [12, -1]}
+    )  # fmt: skip
     curve = Curve("reward", (1.0, 2.0), (0.5, float("nan")))
-    return Record(window, seed, 1000.0, equity, positions, trades, (curve,), {"HOLD": 3, "BUY_SMALL": 1})
+    return Record(window, seed, 1000.0, equity, positions, trades, decisions, (curve,))
 
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     record = make_record()
     save_record(tmp_path / "r", record)
     back = load_record(tmp_path / "r")
-    for name, columns in (("equity", EQUITY_COLUMNS), ("positions", POSITION_COLUMNS), ("trades", TRADE_COLUMNS)):
+    for name, columns in TABLES.items():
         pd.testing.assert_frame_equal(getattr(back, name), getattr(record, name))
         assert {c: str(t) for c, t in getattr(back, name).dtypes.items()} == dict(columns)
-    assert back.decisions == record.decisions
     assert back.tuning[0].x == (1.0, 2.0)
     assert np.isnan(back.tuning[0].y[1])
     assert (back.window, back.seed, back.initial_cash) == (0, 1, 1000.0)

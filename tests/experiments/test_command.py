@@ -217,7 +217,7 @@ def test_several_algorithms_are_drawn_together(root: Path, trained: Any, tmp_pat
         (("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--engine", "jax"), "engine 'jax' is not known"),
         (
             ("train", "--algo", "qmix", "--env", "mpe/simple_spread", "--timesteps", "2000"),
-            "2000 timesteps end before learning (learn_from 5000)",
+            "2000 timesteps end before learning (learning_starts 5000)",
         ),
         (("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--device", "cuda"), "torch finds no GPU here"),
         (("evaluate", "--checkpoint", "nowhere"), "nowhere/run.json: no such file"),

@@ -29,9 +29,7 @@ def weights_of(layer, replica, agent):
 @pytest.mark.parametrize(("sets", "biases"), [(1, 1), (1, 3), (3, 3)])
 @pytest.mark.parametrize("replicas", [None, 1, 2])
 def test_a_linear_layer_of_agents_is_one_layer_for_each(sets, biases, replicas):
-    linear = AgentLinear(
-        5, 4, sets=sets, biases=biases, replicas=replicas, initial=uniform(), generator=generator()
-    )
+    linear = AgentLinear(5, 4, sets=sets, biases=biases, replicas=replicas, initial=uniform(), generator=generator())
     seen, common = rows(*([replicas] if replicas else []), 2, 6, 3, 5), rows(2, 6, 5, seed=1)
     found, of_common = linear(seen), linear.seen_by_all(common)
     for replica in range(replicas or 1):

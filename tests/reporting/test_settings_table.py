@@ -15,4 +15,4 @@ def test_the_documented_settings_are_those_of_the_presets() -> None:
 
 
 def test_a_schedule_is_told_in_words() -> None:
-    assert "| `epsilon` | linear 1 to 0.05 over 30% |" in settings_tables()
+    assert "| `exploration` | linear 1 to 0.05 over 30% |" in settings_tables()

@@ -9,15 +9,22 @@ import torch
 from checkouts import small_checkout
 
 from marl_pipeline.algos import registry
+from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.data.windows import split
+from marl_pipeline.envs.protocol import MultiDiscrete
+from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.experiments.execution import load, train
+from marl_pipeline.experiments.job import Job
 from marl_pipeline.pipeline import overlay
+from marl_pipeline.progress import silent
+from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
 
 SMALL = {
-    "qmix": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
-    "idqn": {"envs": 4, "learn_from": 32, "batch": 8, "capacity": 1024},
+    "qmix": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
+    "idqn": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
     "ippo": {"envs": 4, "horizon": 8, "epochs": 1},
     "mappo": {"envs": 4, "horizon": 8, "epochs": 1},
 }
@@ -36,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("name", "algo"), RUNS)
 def test_symbols_and_master_learn_together(root: Path, name: str, algo: str) -> None:
     made = scenario(root, name, {}, "cpu")
-    chosen = registry.choose(algo, name, SMALL[algo])
+    chosen = choose(algo, name, SMALL[algo])
     environment = made.training(chosen.envs, 0)
     groups = {"symbols": 4, "master": 1} if name == "market/portfolio" else {"symbols": 4}
     assert {group: spec.agents for group, spec in environment.groups.items()} == groups
@@ -102,3 +109,73 @@ def overlay_params(root: Path):
     from marl_pipeline.config import load_params
 
     return load_params(root / "params.yaml")
+
+
+@pytest.mark.parametrize("engine", ["torch", "sb3"])
+def test_one_agent_learns_to_trade_the_whole_portfolio(root: Path, tmp_path: Path, engine: str) -> None:
+    made = scenario(root, "market/single", {"episode": 12}, "cpu")
+    environment = made.training(2, 0)
+    spec = environment.groups["agent"]
+    assert (spec.agents, spec.actions) == (1, MultiDiscrete((7,) * 4))
+    job = job_of("market/single", "ppo", {"envs": 4, "horizon": 12, "epochs": 1, "minibatches": 1}, engine=engine)
+    done = train(
+        job,
+        made,
+        tmp_path,
+        evaluate=lambda policy: greedy_returns(made.test(4, 0), policy),
+        checkpoint=FileCheckpointer(tmp_path),
+        on_step=silent,
+    )
+    assert done.steps >= job.timesteps
+    settings = registry.parse("ppo", job.settings).settings
+    untrained = registry.build("ppo", environment, made.inputs, settings, seed=0, timesteps=1)
+    learned = load(job, made, tmp_path)
+    pairs = zip(untrained.policy.module.parameters(), learned.module.parameters(), strict=True)
+    assert all(not torch.equal(before, after) for before, after in pairs)
+    test = made.test(4, 0)
+    timestep = test.reset()
+    actions, _ = learned.act(timestep, {}, None)
+    allowed = timestep.groups["agent"].action_mask.view(4, 4, 7)
+    assert bool(allowed.gather(-1, actions["agent"].view(4, 4, 1)).all())
+
+
+def test_one_agent_trades_the_book_that_the_symbols_trade(root: Path) -> None:
+    """The same orders, the same equity, and the reward of the one is the portfolio's."""
+    made = scenario(root, "market/single", {"episode": 12}, "cpu")
+    single, apart = made.training(3, 5), made.training(3, 5)
+    timestep = single.reset()
+    apart.reset()
+    rows = made.inputs("agent", timestep.groups["agent"].observation)
+    assert rows.shape == (3, 1, made.inputs.width("agent"))
+    generator = torch.Generator().manual_seed(0)
+    before = torch.ones(3, dtype=torch.float64) * single.unwrapped.params.initial_cash
+    traded = False
+    for _ in range(12):
+        actions = random_actions(single.groups, timestep, generator)
+        timestep = single.step(actions)
+        below = apart.unwrapped.step({"symbols": actions["agent"][:, 0]})
+        assert torch.equal(timestep.team_reward, below.team_reward)
+        agent, equity = timestep.groups["agent"], timestep.info["equity"]
+        assert torch.equal(agent.observation["position"][:, 0], below.groups["symbols"].observation["position"])
+        scale = single.unwrapped.params.reward_scale
+        assert torch.allclose(agent.reward[:, 0].double(), scale * (equity / before).log(), atol=1e-5)
+        before, traded = equity, traded or bool((timestep.info["turnover"] > 0).any())
+    assert traded
+
+
+def job_of(env: str, algo: str, overrides: dict[str, object], *, engine: str) -> Job:
+    return Job(
+        algo=algo,
+        env=env,
+        env_options={},
+        engine=engine,
+        workers=1,
+        settings=choose(algo, env, overrides).as_dict(),
+        seed=0,
+        timesteps=200,
+        evaluate_every=200,
+        test_episodes=4,
+        test_seed=0,
+        device="cpu",
+        threads=1,
+    )

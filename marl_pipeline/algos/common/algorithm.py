@@ -17,6 +17,10 @@ Memory = dict[str, Tensor]
 """What a recurrent policy remembers: group -> [E, A, H]; empty for a policy without memory."""
 
 
+Weights = Mapping[str, Tensor]
+"""Learned tensors by name."""
+
+
 class Policy(Protocol):
     """Decides for every group of an environment."""
 
@@ -58,6 +62,17 @@ class Advance:
     metrics: Mapping[str, float]
 
 
+def load_into(module: nn.Module, weights: Weights, what: str) -> None:
+    """Raises:
+    UserError: the weights are not those of this module.
+    """
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the weights of {what} do not fit ({reason})") from None
+
+
 def require_finite(figures: Mapping[str, float]) -> None:
     """Raises:
     UserError: training diverged.
@@ -76,6 +91,19 @@ class Algorithm(Protocol):
 
     def advance(self) -> Advance:
         """Collects the next piece of experience and makes the updates that go with it."""
+        ...
+
+    def weights(self) -> Weights:
+        """All that was learned, on its device, apart from later training: the policy's weights and whatever else a run
+        can start from (critics, mixers, units of values)."""
+        ...
+
+    def load_weights(self, weights: Weights) -> None:
+        """Starts from weights that another run of the algorithm has learned; optimizers and experience are fresh.
+
+        Raises:
+            UserError: they do not fit.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

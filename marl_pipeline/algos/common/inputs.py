@@ -20,6 +20,10 @@ class Inputs(Protocol):
 
     def width(self, group: str) -> int: ...
 
+    def of(self, groups: Mapping[str, GroupSpec]) -> Inputs:
+        """The same for groups that observe further fields (a message of another group)."""
+        ...
+
     def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor: ...
 
 
@@ -31,6 +35,7 @@ class DenseInputs:
     """
 
     def __init__(self, groups: Mapping[str, GroupSpec], reference_fields: tuple[str, ...] = ()) -> None:
+        self._reference_fields = reference_fields
         self._fields: dict[str, dict[str, tuple[int, ...]]] = {}
         for name, spec in groups.items():
             fields = {field: shape for field, shape in spec.observation.items() if field not in reference_fields}
@@ -40,6 +45,9 @@ class DenseInputs:
 
     def width(self, group: str) -> int:
         return sum(torch.Size(shape).numel() for shape in self._fields[group].values())
+
+    def of(self, groups: Mapping[str, GroupSpec]) -> DenseInputs:
+        return DenseInputs(groups, self._reference_fields)
 
     def __call__(self, group: str, observation: Mapping[str, Tensor]) -> Tensor:
         rows = [

@@ -18,23 +18,25 @@ from marl_pipeline.envs.protocol import Environment, Timestep
 class OffPolicySettings(Section):
     """Attributes:
     reward_scale: factor on rewards, as they are learned.
-    collect: steps of every copy per turn; `updates` follow.
-    capacity: environment steps kept; `learn_from`: environment steps before the first update.
+    train_freq: steps of every environment per iteration; `gradient_steps` updates follow.
+    buffer_size: environment steps kept; `learning_starts`: environment steps before the first update.
     """
 
     gamma: Fraction
     reward_scale: Positive
     batch: Count
-    collect: Count
-    updates: Count
-    capacity: Count
-    learn_from: Count
+    train_freq: Count
+    gradient_steps: Count
+    buffer_size: Count
+    learning_starts: Count
     acceleration: Acceleration
 
     @model_validator(mode="after")
     def _learning_begins(self) -> Self:
-        if self.learn_from > self.capacity:
-            raise ValueError(f"learn_from {self.learn_from} is more than a capacity of {self.capacity} ever holds")
+        if self.learning_starts > self.buffer_size:
+            raise ValueError(
+                f"learning_starts {self.learning_starts} is more than a buffer_size of {self.buffer_size} ever holds"
+            )
         return self
 
 

@@ -142,14 +142,14 @@ class Windows:
 
 
 class Replay:
-    """The last `capacity` environment steps of all copies together (a little fewer where episodes are truncated).
+    """The last `buffer_size` environment steps of all copies together (a little fewer where episodes are truncated).
 
     A position is one number, `row * E + copy`; `ahead` moves it in time. Which positions may be used is the business of
     whoever draws them: `draw` uniformly, `prioritised.Priorities` by their errors.
 
     Args:
         first: the timestep from which the first step will be taken; it also shows the dtypes of all fields.
-        capacity: environment steps; at least two per copy.
+        buffer_size: environment steps; at least two per copy.
         state: keep the global state.
         memory: group -> H, what a recurrent policy remembers; kept for every `stride`-th row, where windows may start.
         stride: rows between two kept memories.
@@ -160,16 +160,16 @@ class Replay:
         environment: Environment,
         first: Timestep,
         *,
-        capacity: int,
+        buffer_size: int,
         state: bool = True,
         memory: Mapping[str, int] | None = None,
         stride: int = 1,
     ) -> None:
         envs, device = environment.num_envs, environment.device
-        rows = -(-capacity // envs) + 1
+        rows = -(-buffer_size // envs) + 1
         self.rows, self.num_envs, self.stride = -(-rows // stride) * stride, envs, stride
         if self.rows < 3:
-            raise UserError(f"capacity: {capacity} steps have no room for two steps in each of {envs} copies")
+            raise UserError(f"buffer_size: {buffer_size} steps have no room for two steps in each of {envs} copies")
         self.written = torch.zeros(envs, dtype=torch.int64, device=device)
         """[E] complete rows so far, the overwritten ones included; the row of that number is the present one."""
         positions = self.rows * envs
@@ -249,8 +249,9 @@ class Replay:
         """
         if self.rows < look_ahead + self.stride:
             raise UserError(
-                f"{name}: capacity is too small: {self.rows - 1} steps in each of {self.num_envs} copies, and learning "
-                f"looks {look_ahead} ahead; set capacity to at least {(look_ahead + self.stride) * self.num_envs}"
+                f"{name}: buffer_size is too small: {self.rows - 1} steps in each of {self.num_envs} copies, and "
+                f"learning looks {look_ahead} ahead; set buffer_size to at least "
+                f"{(look_ahead + self.stride) * self.num_envs}"
             )
 
     def __len__(self) -> int:

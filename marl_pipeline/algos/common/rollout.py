@@ -1,50 +1,21 @@
-"""Experience: what a controller did in an environment, by group, ready for a learner."""
+"""Experience: what the agents did in an environment, by group, ready for a learner."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.protocol import Environment, Timestep
-from marl_pipeline.nn.distributions import masked_log_softmax, sample
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one group decided at a timestep.
-
-    Attributes:
-        inputs: what the policy needs to decide again the same way, [E, ...] each: references into tables and the
-            small dynamic state, never the looked-up rows.
-        action: [E, A, *shape].
-        log_prob, value: [E, A] float32.
-    """
-
-    inputs: dict[str, Tensor]
-    action: Tensor
-    log_prob: Tensor
-    value: Tensor
-
-
-class Controller(Protocol):
-    """Decides for every group of an environment."""
-
-    def decide(self, timestep: Timestep, generator: torch.Generator | None) -> dict[str, Decision]:
-        """Samples with `generator`; takes the most probable action without one.
-
-        A controller with memory moves it on when it samples and only then: without a generator it is asked what it
-        thinks of a timestep, not told that time passes.
-        """
-        ...
+from marl_pipeline.algos.common.actors import Actors
+from marl_pipeline.envs.protocol import Environment
 
 
 @dataclass(frozen=True)
 class Experience:
-    """L steps of one group in E copies.
+    """L steps of one group in E environments.
 
     Attributes:
         inputs: [L, E, ...] each, as in `Decision`.
@@ -71,50 +42,28 @@ class Experience:
     last_value: Tensor
 
 
-def decide_from(
-    inputs: dict[str, Tensor], logits: Tensor, value: Tensor, mask: Tensor, generator: torch.Generator | None
-) -> Decision:
-    """Draws one action per agent from masked logits [E, A, actions]."""
-    log_probs = masked_log_softmax(logits, mask)
-    action = sample(log_probs, generator)
-    log_prob = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    return Decision(inputs, action, log_prob, value)
-
-
 class Collector:
-    """Steps one environment with one controller and keeps where it is between rollouts.
+    """Steps one environment with the actors of a team and keeps where it is between rollouts."""
 
-    Args:
-        on_reset: told the [E] mask of the copies that start new episodes, for a controller that has memory to forget.
-    """
-
-    def __init__(
-        self,
-        environment: Environment,
-        controller: Controller,
-        generator: torch.Generator,
-        *,
-        on_reset: Callable[[Tensor], None] | None = None,
-    ) -> None:
+    def __init__(self, environment: Environment, actors: Actors, generator: torch.Generator) -> None:
         self.environment = environment
-        self.controller = controller
+        self.actors = actors
         self.generator = generator
-        self._on_reset = on_reset
         self._timestep = environment.reset()
 
     @torch.no_grad()
     def collect(self, steps: int) -> dict[str, Experience]:
-        """Runs `steps` steps in every copy; one `Experience` for each group of the environment."""
-        groups = list(self.environment.groups)
+        """Runs `steps` steps in every environment; one `Experience` for each group that learns."""
+        groups = [name for name in self.environment.groups if name in self.actors.learning]
         records: dict[str, list[dict[str, Tensor]]] = {name: [] for name in groups}
         inputs: dict[str, list[dict[str, Tensor]]] = {name: [] for name in groups}
         for _ in range(steps):
             before = self._timestep
-            decisions = self.controller.decide(before, self.generator)
-            after = self.environment.step({name: decisions[name].action for name in groups})
+            decisions = self.actors.decide(before, self.generator)
+            after = self.environment.step({name: decision.action for name, decision in decisions.items()})
             done = after.done
             any_done = bool(done.any())
-            final = self.controller.decide(after, None) if any_done else None
+            final = self.actors.decide(after, None) if any_done else None
             for name in groups:
                 decision, was, now = decisions[name], before.groups[name], after.groups[name]
                 cut_value = final[name].value if final is not None else torch.zeros_like(decision.value)
@@ -134,9 +83,9 @@ class Collector:
                     }
                 )
             self._timestep = self.environment.reset(done) if any_done else after
-            if any_done and self._on_reset is not None:
-                self._on_reset(done)
-        last = self.controller.decide(self._timestep, None)
+            if any_done:
+                self.actors.forget(done)
+        last = self.actors.decide(self._timestep, None)
         return {
             name: Experience(
                 inputs={key: torch.stack([row[key] for row in inputs[name]]) for key in inputs[name][0]},

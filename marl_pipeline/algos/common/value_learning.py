@@ -30,7 +30,7 @@ class ValueSettings(OffPolicySettings):
     network: ActionValueSettings
     descent: DescentSettings
     target: TargetSettings
-    epsilon: Probability
+    exploration: Probability
     double: bool
 
 
@@ -56,7 +56,8 @@ class ValueLearner(ABC, Generic[S]):
         timesteps: int,
         reduction: Reduction = ALONE,
     ) -> None:
-        settings, own_seed = reduction.shared(settings, "batch", "capacity", "learn_from"), reduction.own_seed(seed)
+        settings = reduction.shared(settings, "batch", "buffer_size", "learning_starts")
+        own_seed = reduction.own_seed(seed)
         self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
         self._networks = q_networks(environment, inputs, settings.network, seed=seed, name=self.name)
         self._learned = self._all_learned(seed)
@@ -89,20 +90,20 @@ class ValueLearner(ABC, Generic[S]):
         return self._steps / self._timesteps
 
     def advance(self) -> Advance:
-        """`collect` steps of every copy, then `updates` updates if there is enough to learn from: so many steps,
-        whatever happened in them, because fellow workers must begin together.
+        """`train_freq` steps of every environment, then `gradient_steps` updates if there is enough to learn from:
+        so many steps, whatever happened in them, because fellow workers must begin together.
 
         Raises:
             UserError: training diverged.
         """
         s = self._settings
-        self.policy.epsilon = s.epsilon.at(self.progress)
-        metrics = self._collector.collect(s.collect) | {"epsilon": self.policy.epsilon}
-        steps = s.collect * self._environment.num_envs
+        self.policy.epsilon = s.exploration.at(self.progress)
+        metrics = self._collector.collect(s.train_freq) | {"exploration": self.policy.epsilon}
+        steps = s.train_freq * self._environment.num_envs
         self._steps += steps
-        if self._steps >= max(s.learn_from, self._rows * self._environment.num_envs):
+        if self._steps >= max(s.learning_starts, self._rows * self._environment.num_envs):
             self._take_in()
-            history = torch.stack([self._updated() for _ in range(s.updates)])
+            history = torch.stack([self._updated() for _ in range(s.gradient_steps)])
             learned = dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
             require_finite(learned)
             metrics |= learned
@@ -121,6 +122,19 @@ class ValueLearner(ABC, Generic[S]):
     @abstractmethod
     def _update(self) -> Tensor:
         """One gradient step; loss, mean value and gradient norm [3]."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The agents' networks and what is learned beside them."""
+        return {name: tensor.detach().clone() for name, tensor in self._learned.state_dict().items()}
+
+    def load_weights(self, weights: Weights) -> None:
+        """Starts from there; the target network is equal to the learned one.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        load_into(self._learned, weights, self.name)
+        self._target.load_state_dict(self._learned.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -44,7 +44,8 @@ class Moves:
         simple: close over the previous close, less 1.
         spike: the high or the low stands alone, far from open, close and the market's own.
         ratio: split ratio (new shares for one old; below 1 for a reverse split) of the hit, NaN elsewhere.
-        until_row: of a split-like hit that a later bar undoes, the last row before that bar; -1 elsewhere.
+        until_row: of a split-like hit that a later bar undoes, the last row (valid or not) before that bar; -1
+            elsewhere.
     """
 
     simple: FloatArray
@@ -72,10 +73,10 @@ def find_moves(
     back = after_big & (np.abs(np.expm1(both)) <= jump_return)
     near = _nearest_ratio(step, split_tolerance)
     split = np.isfinite(near) & ~back
-    undone = np.full(len(rows), -1, dtype=np.int64)
+    mended = np.full(len(rows), -1, dtype=np.int64)
     if splits_adjusted:
-        undone = _undo(step, split, split_tolerance)
-        back[undone[undone >= 0] + 1] = True
+        mended = _undo(step, split, split_tolerance)
+        back[mended[mended >= 0]] = True
     split &= ~back
     jump = big & ~back & ~split
 
@@ -90,7 +91,7 @@ def find_moves(
         spike=spread(step["spike"], False),
         split_like=spread(split & splits_adjusted, False),
         ratio=spread(np.where(split, near, np.nan), np.nan),
-        until_row=spread(np.where(undone >= 0, rows[np.maximum(undone, 0)], -1), -1),
+        until_row=spread(np.where(mended >= 0, rows[mended] - 1, -1), -1),
     )
 
 
@@ -191,18 +192,26 @@ def _nearest_ratio(step: dict[str, np.ndarray], tolerance: float) -> FloatArray:
 
 
 def _undo(step: dict[str, np.ndarray], split: BoolArray, tolerance: float) -> IntArray:
-    """[m] for each split-like step, the row before a later one of the same symbol that takes the price back (prints
-    at the wrong scale, mended), else -1."""
-    until = np.full(len(split), -1, dtype=np.int64)
-    mended = -1
-    for at in np.flatnonzero(split):  # a handful
-        if at <= mended:
-            continue
-        later = np.arange(at + 1, int(np.searchsorted(step["symbol"], step["symbol"][at], side="right")))
-        typical = step["typical_move"][at]
-        slack = 2.0 * float(np.log1p(tolerance)) + 4.0 * float(typical if np.isfinite(typical) else PRIOR_MOVE)
-        opposite = later[np.abs(step["excess"][later] + step["excess"][at]) <= slack]
-        if len(opposite):
-            mended = int(opposite[0])
-            until[at] = mended - 1
-    return until
+    """[m] for each split-like step, the later step of the same symbol that takes the price back (prints at the wrong
+    scale, mended), else -1.
+
+    A step mends at most one other, the latest that is still open, and is then not a split itself. Which one it mends
+    is known on its own bar: whether an earlier step is mended later has no say in it.
+    """
+    mended = np.full(len(split), -1, dtype=np.int64)
+    splits = np.flatnonzero(split)
+    excess, typical = step["excess"], step["typical_move"]
+    slack = 2.0 * float(np.log1p(tolerance)) + 4.0 * np.where(np.isfinite(typical), typical, PRIOR_MOVE)
+    for symbol in np.unique(step["symbol"][splits]):  # a handful
+        own = splits[step["symbol"][splits] == symbol]
+        later = np.arange(own[0], int(np.searchsorted(step["symbol"], symbol, side="right")))
+        large = np.abs(excess[later]) >= np.min(np.abs(excess[own]) - slack[own])
+        still_open: list[int] = []
+        for at in later[large]:
+            opposite = [one for one in still_open if abs(excess[at] + excess[one]) <= slack[one]]
+            if opposite:
+                mended[opposite[-1]] = at
+                still_open.remove(opposite[-1])
+            elif split[at]:
+                still_open.append(int(at))
+    return mended

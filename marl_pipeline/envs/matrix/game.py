@@ -23,6 +23,11 @@ class TabularGame:
             state 0.
         successor: [S, n, n] int64, the next state; S stands for the end of the episode.
         episode: steps after which an episode is cut; None where the table itself ends it.
+
+    Attributes:
+        optimum: what an episode of the best joint actions pays.
+
+    `info` of a step: `optimal` [E], 1 where the joint action was one that the best play may take, else 0.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class TabularGame:
         self._episode, self._end = episode, states
         self._payoff = torch.cat([payoff, torch.zeros_like(payoff[:1])]).to(self.device)
         self._successor = torch.cat([successor, torch.full_like(successor[:1], states)]).to(self.device)
+        self._best, self.optimum = self._best_play(states if episode is None else episode)
         self._one_hot = torch.eye(states + 1, states, device=self.device)
         self._all = torch.ones(num_envs, 2, dtype=torch.bool, device=self.device)
         self._mask = torch.ones(num_envs, 2, actions, dtype=torch.bool, device=self.device)
@@ -53,15 +59,21 @@ class TabularGame:
             where = torch.ones_like(self._all[:, 0])
         self._state = self._state.masked_fill(where, 0)
         self._clock = self._clock.masked_fill(where, 0)
-        return self._timestep(torch.zeros(self.num_envs, device=self.device))
+        return self._timestep(torch.zeros(self.num_envs, device=self.device), {})
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
         """See the protocol."""
         first, second = actions["agents"].unbind(-1)
         reward = self._payoff[self._state, first, second]
+        left = (
+            torch.full_like(self._clock, -1)
+            if self._episode is None
+            else (self._episode - self._clock - 1).clamp(min=0)
+        )
+        optimal = self._best[left, self._state, first, second]
         self._state = self._successor[self._state, first, second]
         self._clock = self._clock + 1
-        return self._timestep(reward)
+        return self._timestep(reward, {"optimal": optimal.float()})
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self._state.cpu().clone(), "clock": self._clock.cpu().clone()}
@@ -69,7 +81,17 @@ class TabularGame:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._state, self._clock = state["state"].to(self.device), state["clock"].to(self.device)
 
-    def _timestep(self, reward: Tensor) -> Timestep:
+    def _best_play(self, steps: int) -> tuple[Tensor, float]:
+        """[steps, S + 1, n, n] whether a joint action is best with 1, 2, ... `steps` steps left, by dynamic
+        programming, and what the best play earns over all of them."""
+        value, best = torch.zeros(self._end + 1, device=self.device), []
+        for _ in range(steps):
+            earned = self._payoff + value[self._successor]
+            value = earned.flatten(1).amax(1)
+            best.append(earned >= value[:, None, None] - 1e-4)
+        return torch.stack(best), float(value[0])
+
+    def _timestep(self, reward: Tensor, info: Mapping[str, Tensor]) -> Timestep:
         seen = self._one_hot[self._state]
         terminated = self._state == self._end
         truncated = torch.zeros_like(terminated) if self._episode is None else self._clock >= self._episode
@@ -81,4 +103,4 @@ class TabularGame:
             reward=reward.unsqueeze(-1).expand(-1, 2),
             discount=(~terminated).float().unsqueeze(-1).expand(-1, 2),
         )
-        return Timestep({"agents": agents}, seen, reward, terminated, truncated & ~terminated, {})
+        return Timestep({"agents": agents}, seen, reward, terminated, truncated & ~terminated, info)

@@ -33,6 +33,9 @@ class SimpleSpread:
     strengths in [0, 1]. Every agent is paid `1 - local_ratio` of the team's term (minus the distance of every landmark
     to its nearest agent) and `local_ratio` of its own (minus 1 for every agent that it touches). The state is all
     observations side by side. Episodes are truncated after `episode` steps.
+
+    `info` of a step: `uncovered` [E], the distances of all landmarks to their nearest agents added up, and `touching`
+    [E, N], how many others an agent touches.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class SimpleSpread:
         self._velocity = self._velocity.masked_fill(fresh, 0.0)
         self._clock = self._clock.masked_fill(where, 0)
         self._look()
-        return self._timestep(self._nothing)
+        return self._timestep(self._nothing, {})
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
         """See the protocol. Forces act at the old positions, and positions move at the old velocity."""
@@ -100,7 +103,8 @@ class SimpleSpread:
         to_landmarks, to_others = torch.split(self._distance, [self._agents, self._agents - 1], dim=-1)
         uncovered = to_landmarks.amin(1).sum(-1, keepdim=True)
         touching = (to_others < 2 * AGENT_RADIUS).sum(-1)
-        return self._timestep(-(1 - self._local_ratio) * uncovered - self._local_ratio * touching)
+        info = {"uncovered": uncovered.squeeze(-1), "touching": touching}
+        return self._timestep(-(1 - self._local_ratio) * uncovered - self._local_ratio * touching, info)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -137,10 +141,10 @@ class SimpleSpread:
         depth = softplus(2 * AGENT_RADIUS - distance, beta=1 / CONTACT_MARGIN)
         return (self._others * (-CONTACT_FORCE * depth / distance).unsqueeze(-1)).sum(2)
 
-    def _timestep(self, reward: Tensor) -> Timestep:
+    def _timestep(self, reward: Tensor, info: Mapping[str, Tensor]) -> Timestep:
         step = GroupStep({"seen": self._seen}, self._mask, self._all, self._all, reward, self._discount)
         truncated = self._clock >= self._episode
-        return Timestep({"agents": step}, self._seen.flatten(1), reward.sum(-1), self._never, truncated, {})
+        return Timestep({"agents": step}, self._seen.flatten(1), reward.sum(-1), self._never, truncated, info)
 
 
 def _sights(agent: int, agents: int) -> list[tuple[int, int]]:

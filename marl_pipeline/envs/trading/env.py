@@ -1,7 +1,8 @@
-"""The trading environment: E copies of the market game on one device, in one of two modes.
+"""The trading environment: E environments of the market game on one device.
 
-`accounts`: every symbol trades an account of its own. `portfolio`: the symbols share one book and its cash, and a
-master's directives bound them. docs/timeline.md is the page that says what happens when in a step.
+Which symbols share an account is a table, `account_of`. In mode `accounts` every symbol trades an account of its own.
+In mode `portfolio` the symbols of an account share its book and its cash, and a master's directives bound them: there
+is one portfolio of all symbols, or one for each sector. docs/timeline.md says what happens when in a step.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.core.book import Book
-from marl_pipeline.envs.trading.core.game import Engine, Game, Outcome
-from marl_pipeline.envs.trading.core.limits import Mode, unpacked
+from marl_pipeline.envs.trading.core.game import Engine, Game, Outcome, View
+from marl_pipeline.envs.trading.core.limits import unpacked
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.core.observation import PORTFOLIO_FIELDS, POSITION_FIELDS
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.rewards.scheme import RewardScheme
 from marl_pipeline.envs.trading.tensor import TensorEngine
 from marl_pipeline.errors import UserError
@@ -33,19 +35,23 @@ Paid = tuple[Tensor, Tensor]
 
 
 class TradingEnv:
-    """Implements `envs.protocol.Environment`; E = `num_envs`, N = symbols, A = N accounts or 1 portfolio.
+    """Implements `envs.protocol.Environment`; E = `num_envs`, N = symbols, A = accounts.
 
     Groups:
         symbols: N agents, actions of `actions.Action`; observes `bar` and `symbol` (indices into the data set),
             `position` (`POSITION_FIELDS`) and `directive` (`DIRECTIVE_FIELDS`).
-        master (portfolio mode with `directives`): one agent, 48 joint actions (`actions.decode_directive`); observes
-            `bar`, `portfolio` (`PORTFOLIO_FIELDS`) and `directive`. It decides every `directives.decide_every` steps;
-            what it says at `t` is shown to the symbols at `t + 1` and binds their orders from then on.
+        master (portfolio mode with `directives`): one agent per account, 48 joint actions (`actions.decode_directive`);
+            observes `bar`, `portfolio` (`PORTFOLIO_FIELDS`) and `directive`. It decides every `directives.decide_every`
+            steps; what it says at `t` is shown to the symbols of its account at `t + 1` and binds their orders from
+            then on.
+
+    `state` holds the portfolios and directives of the accounts side by side; it is empty in mode accounts.
 
     Rewards (`reward_scale` times): in `accounts` the change of the log equity of the symbol's account; in `portfolio`
-    a symbol gets its price P&L less its own costs over the equity before the step, which sums over symbols, with
-    interest and borrow fee, to the portfolio's return, and the master the change of the log equity. That is `net`;
-    `params.reward` and `params.master_reward` choose others (modules `reward`, `master_reward`).
+    a symbol gets its price P&L less its own costs over the equity of its account before the step, which sums over the
+    account's symbols, with interest and borrow fee, to the account's return, and the account's master gets the change
+    of its log equity. The team's reward is the sum of those changes over the accounts. That is `net`; `params.reward`
+    and `params.master_reward` choose others (`rewards.shaped`, `rewards.master`).
 
     Attributes:
         book: the state (`Book`), read-only.
@@ -54,6 +60,12 @@ class TradingEnv:
         rewards: what pays whom (`RewardScheme`), with the log of the components; `rewards.net` is the truth.
 
     Args:
+        mode: what an account is; None takes `account_of` with an account per symbol for "accounts", any other for
+            "portfolio".
+        account_of: [N] the account of each symbol, 0..A-1; by default every symbol has its own in mode accounts, and
+            one portfolio holds them all in mode portfolio.
+        capital: [A] cash of each account at the start. By default `params.initial_cash` is that of every account in
+            mode accounts; in mode portfolio it is shared equally by the accounts.
         span: bars the episodes lie in. The last bar has no next fill: an episode ends at bar `span.stop - 1`.
         episode: steps of an episode, started at random bars; None plays the whole span from its start.
         start_bars: bars at which episodes may start (with `episode`); the whole span by default.
@@ -65,6 +77,8 @@ class TradingEnv:
 
     Raises:
         UserError: the span is too short for an episode, or no allowed start leaves room for one.
+        ValueError: neither `mode` nor `account_of` is given, the table leaves an account empty or contradicts the
+            mode, or `capital` is not positive.
     """
 
     def __init__(
@@ -73,7 +87,9 @@ class TradingEnv:
         params: MarketParams,
         directives: DirectivesParams | None = None,
         *,
-        mode: Mode,
+        mode: Mode | None = None,
+        account_of: ArrayLike | Tensor | None = None,
+        capital: ArrayLike | Tensor | None = None,
         num_envs: int,
         span: Span,
         episode: int | None = None,
@@ -89,7 +105,7 @@ class TradingEnv:
         self.device = self.market.device
         self.num_envs = num_envs
         self.params = params
-        self.game = Game.of(self.market, params, directives, mode, symbols)
+        self.game = Game.of(self.market, params, directives, mode, symbols, account_of=account_of, capital=capital)
         self.rules = self.game.rules
         self._all_in_play = bool(self.game.in_play.all())
         self.span = span
@@ -99,11 +115,8 @@ class TradingEnv:
         self._accounts = self.game.accounts
         self.rewards = RewardScheme.of(
             params,
-            self.rules,
-            self.market,
+            self.game,
             num_envs=num_envs,
-            in_play=self.game.in_play,
-            has_master=self._decide_every is not None,
             gamma=gamma,
             benchmark=benchmark,
         )
@@ -111,10 +124,13 @@ class TradingEnv:
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._engine = _engine(self.game, params.cpu_step)
         self._no_state = torch.zeros(num_envs, 0, device=self.device)
-        self._all_directives = torch.ones(num_envs, 1, DIRECTIVE_ACTIONS, dtype=torch.bool, device=self.device)
+        self._all_directives = torch.ones(
+            num_envs, self._accounts, DIRECTIVE_ACTIONS, dtype=torch.bool, device=self.device
+        )
         self._symbol = torch.arange(market.size, device=self.device).expand(num_envs, market.size)
         self.groups = self._group_specs()
-        self.state_size = len(PORTFOLIO_FIELDS) + len(DIRECTIVE_FIELDS) if self.rules.pooled else 0
+        seen = len(PORTFOLIO_FIELDS) + len(DIRECTIVE_FIELDS)
+        self.state_size = self._accounts * seen if self.rules.pooled else 0
         self.ledger: Ledger | None = None
         self.chosen = self.executed = torch.zeros(num_envs, market.size, dtype=torch.int64, device=self.device)
         self.book = self._fresh_book()
@@ -158,7 +174,7 @@ class TradingEnv:
         }
         if self._decide_every is not None:
             groups["master"] = GroupSpec(
-                1,
+                self._accounts,
                 {"bar": (), "portfolio": (len(PORTFOLIO_FIELDS),), "directive": directive},
                 Discrete(DIRECTIVE_ACTIONS),
             )
@@ -184,8 +200,15 @@ class TradingEnv:
                 f"actions of 'symbols' must be [{self.num_envs}, {self.market.size}], found {tuple(chosen.shape)}"
             )
         master = actions["master"] if self._decide_every is not None else None
-        before, allowed = self.book, self._view.allowed
-        outcome, self._view = self._engine.step(before, self._view, chosen, master)
+        if master is not None and master.shape != (self.num_envs, self._accounts):
+            raise ValueError(
+                f"actions of 'master' must be [{self.num_envs}, {self._accounts}], found {tuple(master.shape)}"
+            )
+        return self._follow(chosen, *self._engine.step(self.book, self._view, chosen, master))
+
+    def _follow(self, chosen: Tensor, outcome: Outcome, view: View) -> Timestep:
+        """Takes over what a step did, and pays for it."""
+        before, allowed, self._view = self.book, self._view.allowed, view
         self.book, self.ledger = outcome.book, outcome.ledger
         self.chosen, self.executed = chosen, outcome.executed
         ruined = ~self.book.alive.amax(-1)
@@ -224,7 +247,7 @@ class TradingEnv:
             directive = torch.randint(DIRECTIVE_ACTIONS, shape, generator=self._generator, device=self.device)
         else:
             directive = torch.full(shape, self.game.first_directive, device=self.device)
-        return Book.fresh(start, start + steps, directive, self.market.mark[start], self.params.initial_cash)
+        return Book.fresh(start, start + steps, directive, self.market.mark[start], self.game.capital)
 
     def _master_acts(self, book: Book) -> Tensor:
         """[E, 1] bool."""
@@ -238,7 +261,8 @@ class TradingEnv:
         bar = book.bar.unsqueeze(-1)
         observed = view.directive.observed
         own, overall = paid
-        alive = book.alive.expand(-1, size)
+        each = self.rules.spread
+        alive = each(book.alive).expand(-1, size)
         present = alive if self._all_in_play else alive & self.game.in_play
         discount = book.alive.view(torch.uint8).float()  # bytes convert faster than truth values
         groups = {
@@ -247,21 +271,25 @@ class TradingEnv:
                     "bar": bar.expand(-1, size),
                     "symbol": self._symbol,
                     "position": view.positions,
-                    "directive": observed.expand(-1, size, -1) if self.rules.pooled else observed,
+                    "directive": each(observed).expand(-1, size, -1),
                 },
                 action_mask=unpacked(view.allowed),
                 acts=present,
                 present=present,
                 reward=own,
-                discount=discount.expand(-1, size),
+                discount=each(discount).expand(-1, size),
             )
         }
         state = self._no_state
         if view.portfolio is not None:
-            state = torch.cat([view.portfolio, observed], -1).squeeze(1)
+            state = torch.cat([view.portfolio, observed], -1).flatten(1)
             if self._decide_every is not None:
                 groups["master"] = GroupStep(
-                    observation={"bar": bar, "portfolio": view.portfolio, "directive": observed},
+                    observation={
+                        "bar": bar.expand(-1, self._accounts),
+                        "portfolio": view.portfolio,
+                        "directive": observed,
+                    },
                     action_mask=self._all_directives,
                     acts=self._master_acts(book) & book.alive,
                     present=book.alive,
@@ -276,11 +304,12 @@ class TradingEnv:
         return none, none[:, : self._accounts]
 
     def _info(self, outcome: Outcome | None) -> Figures:
-        """Figures of the step: [E] for a portfolio; [E, N] for accounts. Empty after a reset."""
+        """Figures of the step, [E, A]; [E] for one portfolio, and for the counts of orders in mode accounts. Empty
+        after a reset."""
         if outcome is None:
             return Figures({}, {})
-        book, ledger, pooled = outcome.book, outcome.ledger, self.rules.pooled
-        pool, chosen = self.rules.pool, self.chosen
+        book, ledger, partition = outcome.book, outcome.ledger, self.rules.partition
+        pool, count, chosen = partition.pool, self._count, self.chosen
         named: dict[str, Callable[[], Tensor]] = {
             "price_pnl": lambda: pool(ledger.price_pnl),
             "commission": lambda: pool(ledger.commission),
@@ -295,26 +324,30 @@ class TradingEnv:
             "forced_close": lambda: pool(ledger.closed.float()),
             "kill_switch": lambda: outcome.tripped,
             "reentry": lambda: outcome.reentered,
-            "chosen": lambda: (chosen != int(Action.HOLD)).sum(-1, keepdim=pooled),
-            "executed": lambda: (ledger.shares != 0.0).sum(-1, keepdim=pooled),
+            "chosen": lambda: count(chosen != int(Action.HOLD)),
+            "executed": lambda: count(ledger.shares != 0.0),
         }
-        return Figures(named, self.rewards.info(), pooled)
+        return Figures(named, self.rewards.info(), partition.kind == "one")
+
+    def _count(self, orders: Tensor) -> Tensor:
+        """Orders of each portfolio [E, A]; of an environment [E] in mode accounts."""
+        return self.rules.partition.count(orders) if self.rules.pooled else orders.sum(-1)
 
 
 class Figures(Mapping[str, Tensor]):
-    """Figures by name. Those in `named` are worked out when they are read (most steps are never asked): with `pooled`
-    each is [E, 1] and told as [E]. Those in `ready` are told as they are."""
+    """Figures by name. Those in `named` are worked out when they are read (most steps are never asked): with `single`
+    each is [E, 1] and given as [E]. Those in `ready` are given as they are."""
 
     def __init__(
-        self, named: Mapping[str, Callable[[], Tensor]], ready: Mapping[str, Tensor], pooled: bool = False
+        self, named: Mapping[str, Callable[[], Tensor]], ready: Mapping[str, Tensor], single: bool = False
     ) -> None:
-        self._named, self._ready, self._pooled = named, ready, pooled
+        self._named, self._ready, self._single = named, ready, single
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._ready:
             return self._ready[name]
         figure = self._named[name]()
-        return figure.squeeze(-1) if self._pooled else figure
+        return figure.squeeze(-1) if self._single else figure
 
     def __iter__(self) -> Iterator[str]:
         return iter([*self._named, *self._ready])

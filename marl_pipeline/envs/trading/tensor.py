@@ -24,12 +24,16 @@ class TensorEngine:
     game: Game
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
-        game = self.game
         executed = admitted(view.allowed, chosen)
+        active = (book.bar < book.end).unsqueeze(-1)
+        return self.carry_out(book, view, _orders(self.game, book, view, executed, active), master)
+
+    def carry_out(self, book: Book, view: View, orders: Orders, master: Tensor | None) -> tuple[Outcome, View]:
+        """Fills `orders`, whoever gave them, at the next bar, marks and judges."""
+        game, executed = self.game, orders.action
         active = (book.bar < book.end).unsqueeze(-1)
         following = torch.minimum(book.bar + 1, book.end)
         bar = _bar(game, book, following, active)
-        orders = _orders(game, book, view, executed, active)
         ledger = execute(game.rules, game.terms, bar, orders, book.cash, book.shares)
         after, switch = _settle(game, book, ledger, bar, executed, following, master)
         growth, own = _net(game, book, ledger)
@@ -40,7 +44,7 @@ class TensorEngine:
         game, rules = self.game, self.game.rules
         directive = look_up(game, book.directive, None if known is None else known.directive)
         caps = rules.caps(book.halt, directive.cap_share)
-        free = game.market.tradable.index_select(0, book.bar) & game.in_play & ~rules.blocked(book.halt)
+        free = game.market.tradable.index_select(0, book.bar) & game.in_play & rules.spread(~rules.blocked(book.halt))
         if game.counts:
             free = free & (book.trades < rules.trades)
         allowed = permissions(
@@ -52,7 +56,7 @@ class TensorEngine:
             caps=caps,
             gross=rules.pool(rules.size(book.value)),
             turnover=book.turnover,
-            open_count=(book.value != 0.0).sum(-1, keepdim=True) if rules.pooled else None,
+            open_count=rules.partition.count(book.value != 0.0) if rules.pooled else None,
             slots=directive.slots,
         ).packed()
         portfolio = observe_portfolio(rules, book) if rules.pooled else None
@@ -81,21 +85,23 @@ def _orders(game: Game, book: Book, view: View, executed: Tensor, active: Tensor
     side, row = _sides(game, book, executed)
     increase = game.increase.index_select(0, row.view(-1)).view_as(executed)
     reduce = game.reduce.index_select(0, row.view(-1)).view_as(executed)
-    reduce = torch.maximum(reduce, forced.double())
+    reduce = torch.maximum(reduce, rules.spread(forced.double()))
     if rules.leveraged:
         gross = rules.pool(rules.size(book.value))
         excess = 1.0 - rules.leverage * book.equity.clamp(min=0.0) / gross.clamp(min=1e-300)
-        reduce = torch.maximum(reduce, excess.clamp(min=0.0) * active)
+        reduce = torch.maximum(reduce, rules.spread(excess.clamp(min=0.0) * active))
         forced = forced | (active & (excess > 0.0))
     return Orders(
         action=executed,
         side=side,
-        increase=increase * budget / book.mark,
+        increase=increase * rules.spread(budget) / book.mark,
         reduce=reduce,
         forced=forced,
         caps=view.caps,
         slots=view.directive.slots,
-        first=(book.bar * SLOT_STRIDE % game.market.size).unsqueeze(-1),
+        first=(book.bar * SLOT_STRIDE).unsqueeze(-1) % rules.partition.sizes
+        if rules.pooled
+        else book.bar.unsqueeze(-1),
         turnover=book.turnover,
     )
 
@@ -174,5 +180,6 @@ def _net(game: Game, before: Book, ledger: Ledger) -> tuple[Tensor, Tensor]:
     growth = growth * game.reward_scale * before.alive.float()
     if not game.rules.pooled:
         return growth, growth
-    own = (ledger.price_pnl - ledger.commission - ledger.slippage) / start * game.reward_scale
-    return growth, own.float() * before.alive.float()
+    each = game.rules.spread
+    own = (ledger.price_pnl - ledger.commission - ledger.slippage) / each(start) * game.reward_scale
+    return growth, own.float() * each(before.alive.float())

@@ -1,7 +1,7 @@
-"""Several processes learn as one: copies of the environment are shared out, gradients are averaged.
+"""Several processes learn as one: environments are shared out, gradients are averaged.
 
-Every worker holds the same weights at all times and runs the one training loop (`experiment.run`); what it does for
-itself and what for all is decided here. Any launcher that gives each process its place in a process group will do.
+Every worker holds the same weights at all times and runs the one training loop (`training.loop.train`); what it does
+for itself and what for all is decided here. Any launcher that gives each process its place in a process group will do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from marl_pipeline.algos.common.algorithm import Advance, Algorithm, Policy
+from marl_pipeline.algos.common.algorithm import Weights as Learned
 from marl_pipeline.checkpoint import Checkpointer, State
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import silent
-from marl_pipeline.training import loop as experiment
+from marl_pipeline.training.callbacks import Curriculum, GreedyEvaluation, KeepBest, Telemetry
 from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
+from marl_pipeline.training.loop import Callback, train
 
 
 class ProcessGroup(Reduction):
@@ -103,6 +105,12 @@ class Worker:
         turn = self._algorithm.advance()
         return replace(turn, steps=int(self._reduction.sum(torch.tensor(turn.steps))))
 
+    def weights(self) -> Learned:
+        return self._algorithm.weights()
+
+    def load_weights(self, weights: Learned) -> None:
+        self._algorithm.load_weights(weights)
+
     def state_dict(self) -> dict[str, Any]:
         return self._algorithm.state_dict()
 
@@ -117,14 +125,17 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
         RuntimeError: the workers' weights are no longer equal.
     """
 
+    given = task.evaluate
+
     def evaluate(policy: Policy) -> Tensor:
+        assert given is not None
         require_equal_weights(cpu_weights(policy.module), group)
-        returns: Tensor = group.broadcast(task.evaluate(policy).cpu() if group.rank == 0 else None)
+        returns: Tensor = group.broadcast(given(policy).cpu() if group.rank == 0 else None)
         return returns
 
     shared = replace(
         task,
-        evaluate=evaluate,
+        evaluate=None if given is None else evaluate,
         checkpoint=SharedCheckpoint(task.checkpoint, group),
         on_step=task.on_step if group.rank == 0 else silent,
     )
@@ -143,17 +154,27 @@ def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
         timesteps=-(-task.timesteps // reduction.workers),
         reduction=reduction,
     )
-    run = experiment.run(
+    if task.start is not None:
+        algorithm.load_weights(task.start)
+    telemetry, best = Telemetry(), KeepBest()
+    callbacks: list[Callback] = []
+    if task.evaluate is not None:
+        callbacks += [GreedyEvaluation(task.evaluate, task.evaluate_every, first=task.select, name=task.score)]
+    callbacks += [best] if task.select else []
+    callbacks += [Curriculum(task.curriculum)] if task.curriculum else []
+    run = train(
         Worker(algorithm, reduction),
+        environment,
         timesteps=task.timesteps,
-        evaluate=task.evaluate,
-        evaluate_every=task.evaluate_every,
+        callbacks=[*callbacks, telemetry],
         checkpoint=task.checkpoint,
         checkpoint_every=task.checkpoint_every,
         label=task.label,
         on_step=task.on_step,
     )
-    return Trained(cpu_weights(algorithm.policy.module), run)
+    learned = {name: tensor.cpu().contiguous() for name, tensor in algorithm.weights().items()}
+    run = replace(run, curves=telemetry.curves, selected=best.best)
+    return Trained(cpu_weights(algorithm.policy.module), run, learned)
 
 
 def require_equal_weights(weights: Weights, group: ProcessGroup) -> None:

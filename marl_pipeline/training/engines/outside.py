@@ -15,7 +15,7 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import Features
-from marl_pipeline.envs.protocol import Discrete, Environment, GroupStep
+from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
 from marl_pipeline.training.engines.task import Task, Trained, cpu_weights
@@ -24,7 +24,7 @@ from marl_pipeline.training.loop import Evaluation, Run
 
 @dataclass
 class Watch:
-    """Follows a library's loop as `experiment.run` follows the project's own.
+    """Follows a library's loop as `training.loop.train` does the project's own.
 
     Attributes:
         policy: of the project; `load` brings the library's present weights into it.
@@ -41,6 +41,13 @@ class Watch:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Raises:
+        UserError: the task asks for what only the project's own loop can do.
+        """
+        asked = {"select": self.task.select, "start": self.task.start is not None, "curriculum": self.task.curriculum}
+        for name, value in asked.items():
+            if value:
+                raise UserError(f"{self.task.label}: {name} needs engine torch or ray")
         self._began = time.perf_counter()
 
     def turn(self, steps: int, metrics: Mapping[str, float]) -> bool:
@@ -51,7 +58,7 @@ class Watch:
         self.steps, self.metrics = steps, metrics
         over = steps >= task.timesteps
         told = dict(metrics)
-        if over or steps // task.evaluate_every > before // task.evaluate_every:
+        if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
             self.load()
             returns = task.evaluate(self.policy)
             self.evaluations.append(Evaluation(steps, float(returns.mean()), float(returns.std())))
@@ -105,13 +112,13 @@ def training_environment(task: Task, copies: int, seed: int, reward: str) -> Env
     return SharedReward(environment) if reward == "team" else environment
 
 
-def on_policy_settings(task: Task, engine: str) -> PPOSettings:
-    """The settings of an algorithm that the library has under the name PPO.
+def on_policy_settings(task: Task, engine: str, spaces: tuple[type[ActionSpace], ...]) -> PPOSettings:
+    """The settings of an algorithm that the library has under the name PPO, for actions of these `spaces`.
 
     Raises:
         UserError: the algorithm is another one, or what it asks for has no counterpart.
     """
-    require_discrete(task, engine)
+    require_spaces(task, engine, spaces)
     settings = task.settings
     if not isinstance(settings, PPOSettings):
         raise UserError(f"engine {engine}: it has no {task.algorithm}: choose engine torch")
@@ -125,13 +132,17 @@ def on_policy_settings(task: Task, engine: str) -> PPOSettings:
     return settings
 
 
-def require_discrete(task: Task, engine: str) -> None:
+def require_spaces(task: Task, engine: str, spaces: tuple[type[ActionSpace], ...]) -> None:
     """Raises:
-    UserError: a group's actions are not one of n.
+    UserError: a group's actions are of another kind than the engine learns here.
     """
+    wanted = " or ".join(space.__name__ for space in spaces)
     for group, spec in task.make(1, task.seed).groups.items():
-        if not isinstance(spec.actions, Discrete):
-            raise UserError(f"engine {engine}: group {group!r} has {spec.actions}, not one of n: choose engine torch")
+        if not isinstance(spec.actions, spaces):
+            raise UserError(
+                f"engine {engine}: the actions of group {group!r} must be {wanted}, found {spec.actions}: choose "
+                "engine torch"
+            )
 
 
 def require_plain(acceleration: Acceleration, engine: str) -> None:

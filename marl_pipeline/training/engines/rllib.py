@@ -19,7 +19,7 @@ from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import MakeEnvironment
 from marl_pipeline.envs.bridges.exports.rllib import RLlibMultiAgentEnv
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Discrete, Environment
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import silent
 from marl_pipeline.seeding import stream_seed
@@ -47,7 +47,7 @@ def train(task: Task) -> Trained:
     Raises:
         UserError: the algorithm, or something that its settings ask for, has no counterpart there.
     """
-    settings = on_policy_settings(task, "rllib")
+    settings = on_policy_settings(task, "rllib", (Discrete,))
     if task.num_envs % task.workers:
         raise UserError(f"engine rllib: {task.num_envs} copies are not shared out evenly to {task.workers} workers")
     saved = task.checkpoint.load()

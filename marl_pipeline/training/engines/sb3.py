@@ -28,7 +28,7 @@ from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.stable_baselines3 import StableBaselines3VecEnv
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.running_norm import RunningNorm
 from marl_pipeline.seeding import stream_seed
@@ -36,8 +36,8 @@ from marl_pipeline.training.engines.outside import (
     Watch,
     on_policy_settings,
     one_thread,
-    require_discrete,
     require_plain,
+    require_spaces,
     row_features,
     training_environment,
     transfer,
@@ -82,7 +82,7 @@ def train(task: Task) -> Trained:
         if isinstance(task.settings, IDQNSettings):
             learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed), seed)
         else:
-            settings = on_policy_settings(task, "sb3")
+            settings = on_policy_settings(task, "sb3", (Discrete, MultiDiscrete))
             learner = _ppo(task, settings, _rows(task, settings.reward, seed), seed)
         return _learn(task, learner, saved)
 
@@ -193,7 +193,7 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     """Stable-Baselines3's words for the settings."""
     network = settings.network
     follow_every, follow_rate = target_clock(settings)
-    require_discrete(task, "sb3")
+    require_spaces(task, "sb3", (Discrete,))
     require_plain(settings.acceleration, "sb3")
     plain = {
         "network.recurrence": (network.recurrence, "none"),
@@ -207,7 +207,7 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
         "priorities": (settings.priorities, None),
         "huber": (settings.huber, 1.0),
         "reward_scale": (settings.reward_scale, 1.0),
-        "epsilon.kind": (settings.epsilon.kind, "linear"),
+        "exploration.kind": (settings.exploration.kind, "linear"),
     }
     for name, (found, possible) in plain.items():
         if found != possible:
@@ -219,18 +219,18 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
         "MlpPolicy",
         rows,
         learning_rate=_rate(settings.descent.learning_rate),
-        buffer_size=settings.capacity * agents,
-        learning_starts=settings.learn_from * agents,
+        buffer_size=settings.buffer_size * agents,
+        learning_starts=settings.learning_starts * agents,
         batch_size=settings.batch * agents,
         tau=follow_rate,
         gamma=settings.gamma,
-        train_freq=settings.collect,
-        gradient_steps=settings.updates,
+        train_freq=settings.train_freq,
+        gradient_steps=settings.gradient_steps,
         n_steps=settings.n_step,
         target_update_interval=follow_every * rows.num_envs,
-        exploration_fraction=settings.epsilon.share,
-        exploration_initial_eps=settings.epsilon.start,
-        exploration_final_eps=settings.epsilon.end,
+        exploration_fraction=settings.exploration.share,
+        exploration_initial_eps=settings.exploration.start,
+        exploration_final_eps=settings.exploration.end,
         max_grad_norm=settings.descent.max_grad_norm,
         policy_kwargs={
             "net_arch": list(network.hidden),
@@ -249,7 +249,7 @@ def target_clock(settings: IDQNSettings) -> tuple[int, float]:
     The project counts the learned network's updates, the library steps: several updates of the target network to a step
     become one of as large an effect.
     """
-    follows = settings.updates / (settings.collect * settings.target.every)
+    follows = settings.gradient_steps / (settings.train_freq * settings.target.every)
     if follows > 1.0:
         return 1, 1.0 - (1.0 - settings.target.rate) ** follows
     return round(1.0 / follows), settings.target.rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ Weights = dict[str, Tensor]
 
 
 MakeEnvironment = Callable[[int, int], Environment]
-"""(copies, seed) -> an environment on the run's device; equal seeds give equal episodes."""
+"""(number of environments, seed) -> an environment on the run's device; equal seeds give equal episodes."""
 
 
 class Build(Protocol):
@@ -33,7 +33,7 @@ class Build(Protocol):
         self,
         environment: Environment,
         inputs: Inputs,
-        settings: Section,
+        settings: Any,
         *,
         seed: int,
         timesteps: int,
@@ -49,12 +49,16 @@ class Task:
         algorithm: its name ("mappo"); engines that bring algorithms of their own choose by it.
         settings: the algorithm's own; outside libraries are given what they have a name for.
         build: the project's own algorithm; its policy is what every engine hands back.
-        make, inputs: the world, and what a network reads of it.
-        num_envs: copies in all, shared out to the workers.
+        make, inputs: the environment, and what a network reads of it.
+        num_envs: environments in all, shared out to the workers.
         timesteps: environment steps in all.
         workers: processes that learn together.
-        evaluate: greedy returns of a policy; called on the first worker.
+        evaluate: greedy returns of a policy, called on the first worker; None for a run without evaluations.
         evaluate_every, checkpoint_every: in environment steps.
+        select: evaluates the first weights too and ends with those of the best evaluation; else with the last.
+        score: what the mean of an evaluation is called among the figures.
+        start: weights that the run starts from (`Algorithm.load_weights`); None for fresh ones.
+        curriculum: environment steps at which the stages of the environment begin, from 0 on; empty without stages.
     """
 
     algorithm: str
@@ -67,12 +71,16 @@ class Task:
     timesteps: int
     workers: int
     device: torch.device
-    evaluate: Evaluate
+    evaluate: Evaluate | None
     evaluate_every: int
     checkpoint: Checkpointer
     checkpoint_every: int
     label: str
     on_step: OnStep
+    select: bool = False
+    score: str = "test_return"
+    start: Weights | None = None
+    curriculum: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,13 @@ class Trained:
 
     Attributes:
         weights: the `state_dict` of the module of the policy that `Task.build` makes; see `load_policy`.
+        learned: all that the project's own algorithm has learned (`Algorithm.weights`), for a run that starts from it;
+            None from the engines of other libraries.
     """
 
     weights: Weights
     run: Run
+    learned: Weights | None = None
 
     def steps_to(self, level: float) -> int | None:
         """Environment steps at the first evaluation whose mean is at least `level`; None if there was none."""

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.envs import registry
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.scenarios import registry
 
 
 def play(env: Environment, *joint: tuple[int, int]) -> tuple[Tensor, Tensor]:

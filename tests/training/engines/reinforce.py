@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos.common.algorithm import Advance, Memory
 from marl_pipeline.algos.common.inputs import Inputs
-from marl_pipeline.algos.common.rollout import masked_log_softmax, sample
 from marl_pipeline.config import Section
 from marl_pipeline.envs.protocol import Environment, Timestep, discrete_actions
+from marl_pipeline.nn.distributions import masked_log_softmax, sample
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.seeding import stream, stream_seed
 
@@ -87,6 +87,12 @@ class Reinforce:
         self.reduction.average_gradients(self.policy.module.parameters(), count)
         self.optimizer.step()
         return Advance(self.settings.horizon * self.environment.num_envs, {"loss": float(loss.detach())})
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.policy.module.state_dict().items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        self.policy.module.load_state_dict(dict(weights))
 
     def state_dict(self) -> dict[str, Any]:
         return {

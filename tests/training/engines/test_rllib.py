@@ -73,7 +73,7 @@ def test_values_are_told_in_units_of_reward() -> None:
 
 @pytest.mark.parametrize("algorithm", ["qmix", "maddpg"])
 def test_what_it_does_not_have_is_said(algorithm: str) -> None:
-    chosen = registry.choose(algorithm, "mpe/simple_spread", {}).settings
+    chosen = registry.choose(algorithm, {}).settings
     with pytest.raises(UserError, match="choose engine torch"):
         rllib.train(replace(spread_task("ippo", 100), algorithm=algorithm, settings=chosen))
 

@@ -33,7 +33,7 @@ def spread_task(steps: int, **fields: Any) -> Task:
 
 
 def dqn_task(steps: int) -> Task:
-    chosen = registry.choose("dqn", "mpe/simple_spread", {"learn_from": 40, "collect": 5, "updates": 2})
+    chosen = registry.choose("dqn", {"learning_starts": 40, "train_freq": 5, "gradient_steps": 2})
     build = partial(registry.build, "dqn")
     return replace(spread_task(steps, num_envs=4), algorithm="dqn", settings=chosen.settings, build=build)
 
@@ -71,7 +71,7 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("collect", "updates", "every", "rate", "clock"),
+    ("train_freq", "gradient_steps", "every", "rate", "clock"),
     [
         (256, 128, 128, 1.0, (256, 1.0)),
         (4, 16, 4, 0.08, (1, 0.08)),
@@ -80,10 +80,10 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_the_target_follows_as_often_by_steps(
-    collect: int, updates: int, every: int, rate: float, clock: tuple[int, float]
+    train_freq: int, gradient_steps: int, every: int, rate: float, clock: tuple[int, float]
 ) -> None:
-    changes = {"collect": collect, "updates": updates, "target": {"every": every, "rate": rate}}
-    chosen = registry.choose("dqn", "mpe/simple_spread", changes).settings
+    changes = {"train_freq": train_freq, "gradient_steps": gradient_steps, "target": {"every": every, "rate": rate}}
+    chosen = registry.choose("dqn", changes).settings
     assert isinstance(chosen, IDQNSettings)
     assert sb3.target_clock(chosen) == pytest.approx(clock)
 
@@ -128,8 +128,8 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, make: Any) -> None:
             {"settings": preset("ppo", network={**preset("ppo").network.model_dump(), "share_parameters": False})},
             "share",
         ),
-        ({"settings": registry.choose("idqn", "mpe/simple_spread", {}).settings}, "network.duelling"),
-        ({"settings": registry.choose("qmix", "mpe/simple_spread", {}).settings}, "engine torch"),
+        ({"settings": registry.choose("idqn", {}).settings}, "network.duelling"),
+        ({"settings": registry.choose("qmix", {}).settings}, "engine torch"),
         (
             {"settings": preset("ppo", acceleration={"precision": "bfloat16", "compile": False})},
             "acceleration.precision must be float32",

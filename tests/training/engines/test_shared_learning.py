@@ -112,12 +112,12 @@ def test_two_workers_descend_as_one_with_all_rows(together: Pair) -> None:
         torch.testing.assert_close(worker, expected, rtol=1e-5, atol=1e-6)
 
 
-REPLAY = {"batch": 16, "learn_from": 64, "capacity": 512}
+REPLAY = {"batch": 16, "learning_starts": 64, "buffer_size": 512}
 
 
 def share_of_off_policy(group: ProcessGroup, algorithm: str) -> Any:
     """A run of which most turns learn; its evaluation finds workers that drift apart."""
-    chosen = registry.choose(algorithm, "toy", {**REPLAY, "envs": 8}).settings
+    chosen = registry.choose(algorithm, {**REPLAY, "envs": 8}).settings
     build: Build = registry.entry(algorithm).algorithm
     return train_share(replace(task(None, 512), settings=chosen, build=build), group)
 

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Sight, State, Tables
+from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Layout, Sight, State, Tables
 from marl_pipeline.envs.trading.compiled.kernel.play import Memory, look, play
 from marl_pipeline.envs.trading.compiled.memory import Block, Rooms, merged, named
 from marl_pipeline.envs.trading.core.accounts import DAYS_PER_YEAR, Ledger
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.core.book import Book
 from marl_pipeline.envs.trading.core.game import SLOT_STRIDE, Directive, Game, Outcome, View, look_up
-from marl_pipeline.envs.trading.core.limits import ADD_BYTES, BUY_BYTES, HEADROOM, MIN_ORDER, SELL_BYTES
+from marl_pipeline.envs.trading.core.limits import ADD_BYTES, BUY_BYTES, HEADROOM, SELL_BYTES
 from marl_pipeline.envs.trading.core.observation import (
     MEMORY,
     PORTFOLIO_FIELDS,
@@ -127,7 +127,7 @@ class CompiledEngine:
         size, memory = self.game.market.size, self._memory
         threads = min(torch.get_num_threads(), envs, max(envs * size // THREAD_SHARE, 1))
         while len(memory) < threads:
-            memory.append(Memory.empty(size, self.game.accounts))
+            memory.append(Memory.empty(size, self.game.accounts, pooled=self.game.rules.pooled))
         if threads == 1:
             return work(0, envs, memory[0])
         pieces = _pieces(envs, size, threads)
@@ -246,9 +246,8 @@ def _constants(game: Game) -> Constants:
         base=float(terms.commission + terms.slippage),
         borrow_per_day=float(terms.borrow / DAYS_PER_YEAR),
         cash_per_day=float(terms.cash / DAYS_PER_YEAR),
-        floor=float(game.floor),
         reward_scale=float(game.reward_scale),
-        smallest_order=MIN_ORDER,
+        smallest_order=rules.min_order,
         headroom=HEADROOM,
         slot_stride=SLOT_STRIDE,
         actions=len(ACTIONS),
@@ -262,7 +261,7 @@ def _constants(game: Game) -> Constants:
 
 
 def _tables(game: Game) -> Tables:
-    market = game.market
+    market, partition = game.market, game.rules.partition
     tables = {
         "mark": market.mark,
         "fill": market.fill,
@@ -278,5 +277,13 @@ def _tables(game: Game) -> Tables:
         "reduce": game.reduce,
         "directives": game.directives,
         "log_bars": log_bars(torch.arange(market.bars + 1, dtype=torch.float32)),
+        "floor": game.floor,
     }
-    return Tables(**{name: _array(table) for name, table in tables.items()})
+    layout = Layout(
+        pooled=game.rules.pooled,
+        segmented=partition.kind == "segments",
+        account_of=_array(partition.account_of),
+        order=_array(partition.order),
+        bounds=_array(partition.bounds),
+    )
+    return Tables(**{name: _array(table) for name, table in tables.items()}, layout=layout)

@@ -1,7 +1,8 @@
 """The money: what a book holds, how orders fill at the next bar, and what the books say afterwards.
 
-One code for both modes: `[E, N]` per symbol, `[E, A]` per account, `Rules.pool` between them. Money is float64 and
-every step satisfies: equity change = price P&L - commission - slippage - borrow + interest.
+One code for every partition of the symbols into accounts: `[E, N]` per symbol, `[E, A]` per account, `Rules.pool` and
+`Rules.spread` between them. Money is float64 and every step satisfies:
+equity change = price P&L - commission - slippage - borrow + interest.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.trading.core.limits import HEADROOM, MIN_ORDER, Rules, grant_slots
+from marl_pipeline.envs.trading.core.limits import HEADROOM, Rules, grant_slots
 
 DAYS_PER_YEAR = 365.0
 
@@ -61,8 +62,8 @@ class Orders(NamedTuple):
         reduce: [E, N] share of the position to be closed.
         forced: [E, A] the account is being liquidated or deleveraged: its reductions know no turnover limit.
         caps: [E, A] the most value / equity of one position.
-        slots: [E, 1] the most open positions, or None for accounts.
-        first: [E, 1] the symbol served first when slots run short.
+        slots: [E, A] the most open positions, or None for accounts of one symbol.
+        first: [E, A] which symbol of the account is served first when slots run short.
         turnover: [E, A] of the session so far, as a multiple of equity.
     """
 
@@ -139,7 +140,7 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
     value = rules.size(worth)
     gross = rules.pool(value)
     equity = carried + rules.pool(worth)
-    smallest = MIN_ORDER * orders.caps * equity
+    smallest = rules.min_order * orders.caps * equity
 
     size = rules.size(shares)
     leaving = bar.gone * size
@@ -147,10 +148,8 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
     wanted = torch.minimum(orders.increase, bar.capacity)
     if orders.slots is not None:
         held = size > 0.0
-        free_slots = orders.slots - held.sum(-1, keepdim=True)
         opening = (wanted > 0.0) & ~held
-        denied = opening & ~grant_slots(opening, orders.action, orders.first, free_slots)
-        wanted = wanted * (~denied)
+        wanted = wanted * (~_denied(rules, orders, orders.slots, held, opening))
     closed = reduced * bar.fill
     amount = _increases(rules, terms, bar, orders, wanted, reduced, closed, value, gross, equity, smallest)
     increased = amount / bar.fill
@@ -184,6 +183,17 @@ def execute(rules: Rules, terms: Terms, bar: Bar, orders: Orders, cash: Tensor, 
     )
 
 
+def _denied(rules: Rules, orders: Orders, slots: Tensor, held: Tensor, opening: Tensor) -> Tensor:
+    """[E, N] bool: would open a position, and gets no slot."""
+    partition = rules.partition
+    free = slots - partition.count(held)
+    if partition.kind == "one":
+        return opening & ~grant_slots(opening, orders.action, orders.first, free)
+    rows, action = partition.rows(opening), partition.rows(orders.action)
+    granted = grant_slots(rows, action, orders.first.unsqueeze(-1), free.unsqueeze(-1))
+    return opening & ~partition.symbols(granted)
+
+
 def _carry(rules: Rules, terms: Terms, bar: Bar, cash: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Interest earned and borrow fee paid: [E, A] each.
 
@@ -204,12 +214,12 @@ def _reductions(
     rules: Rules, bar: Bar, orders: Orders, size: Tensor, value: Tensor, equity: Tensor, smallest: Tensor
 ) -> Tensor:
     """Shares to close of the symbols that are still there."""
-    leaves_dust = (1.0 - orders.reduce) * value < smallest
+    leaves_dust = (1.0 - orders.reduce) * value < rules.spread(smallest)
     part = torch.maximum(orders.reduce, orders.reduce.ceil() * leaves_dust)
     reduced = torch.minimum(part * size, bar.capacity)
     room = (rules.turnover - orders.turnover).clamp(min=0.0) * equity
     scale = (room / rules.pool(reduced * bar.fill).clamp(min=1e-300)).clamp(min=0.0, max=1.0)
-    return reduced * torch.maximum(scale, orders.forced.double())
+    return reduced * rules.spread(torch.maximum(scale, orders.forced.double()))
 
 
 def _increases(
@@ -231,7 +241,7 @@ def _increases(
     exposure <= limit x equity and value <= cap x equity hold for equity net of the costs of this very trade.
     """
     limit = rules.exposure * (1.0 - HEADROOM)
-    amount = torch.minimum(wanted * bar.fill, (orders.caps * equity - value).clamp(min=0.0))
+    amount = torch.minimum(wanted * bar.fill, (rules.spread(orders.caps * equity) - value).clamp(min=0.0))
     rate = _cost_rate(terms, bar, amount / bar.fill + reduced)  # no symbol grows and shrinks at once
     remaining = equity - rules.pool(closed * rate)
     cost = rules.pool(amount * rate)
@@ -241,5 +251,6 @@ def _increases(
     room = (rules.turnover - orders.turnover) * (1.0 - HEADROOM) * equity - freed
     scale = torch.minimum(fundable, room / total.clamp(min=1e-300)).clamp(min=0.0, max=1.0)
     lowest = remaining - scale * cost
-    amount = torch.minimum(scale * amount, (orders.caps * (1.0 - HEADROOM) * lowest - value).clamp(min=0.0))
-    return amount * (amount >= smallest)
+    most = rules.spread(orders.caps * (1.0 - HEADROOM) * lowest)
+    amount = torch.minimum(rules.spread(scale) * amount, (most - value).clamp(min=0.0))
+    return amount * (amount >= rules.spread(smallest))

@@ -52,9 +52,9 @@ class Book:
     trades: Tensor
 
     @classmethod
-    def fresh(cls, bar: Tensor, end: Tensor, directive: Tensor, mark: Tensor, initial_cash: float) -> Book:
-        """Flat books: `directive` [E, A] gives the number of accounts, `mark` [E, N] that of symbols."""
-        money = torch.full(directive.shape, initial_cash, dtype=torch.float64, device=mark.device)
+    def fresh(cls, bar: Tensor, end: Tensor, directive: Tensor, mark: Tensor, capital: Tensor) -> Book:
+        """Flat books of `capital` [A]: `directive` is [E, A], `mark` [E, N]."""
+        money = capital.expand(directive.shape).clone()
         none = torch.zeros_like(money)
         slight = torch.zeros_like(money, dtype=torch.float32)
         empty = torch.zeros_like(mark)

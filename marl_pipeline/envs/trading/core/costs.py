@@ -2,7 +2,7 @@
 
 Slippage is a base plus the square-root law of market impact (Almgren et al. 2005; Toth et al. 2011): proportional to
 the volatility of one bar and to the square root of the share of the bar's usual volume that the order takes. Written
-once here for the simulator and for the baselines.
+once here.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from marl_pipeline.envs.trading.core.accounts import Ledger, Terms
 from marl_pipeline.envs.trading.core.actions import ACTIONS, Action, directive_table, encode_directive
 from marl_pipeline.envs.trading.core.book import Book
 from marl_pipeline.envs.trading.core.costs import base_slippage_rate, commission_rate
-from marl_pipeline.envs.trading.core.limits import Mode, Rules
+from marl_pipeline.envs.trading.core.limits import Rules
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Mode, partition_of
 
 RUIN = 1e-6
 """An account whose equity falls to this share of its initial cash is out of the game."""
@@ -38,7 +39,7 @@ class Game:
     in_play: [N] bool.
     counts: a session has more than one bar, so that its counters of trades and turnover are read.
     decide_every: clock of the master, None without one.
-    floor: equity at which an account is out of the game.
+    capital, floor: [A] float64 cash at the start, and equity at which an account is out of the game.
     """
 
     market: Market
@@ -53,13 +54,14 @@ class Game:
     in_play: Tensor
     counts: bool
     decide_every: int | None
-    floor: float
+    capital: Tensor
+    floor: Tensor
     reward_scale: float
 
     @property
     def accounts(self) -> int:
         """A."""
-        return 1 if self.rules.pooled else self.market.size
+        return self.rules.partition.accounts
 
     @classmethod
     def of(
@@ -67,15 +69,21 @@ class Game:
         market: Market,
         params: MarketParams,
         directives: DirectivesParams | None,
-        mode: Mode,
+        mode: Mode | None,
         symbols: ArrayLike | Tensor | None,
+        *,
+        account_of: ArrayLike | Tensor | None = None,
+        capital: ArrayLike | Tensor | None = None,
     ) -> Game:
         """Looks up tables on the market's device.
 
         Raises:
-            ValueError: `symbols` is not [N] with at least one in play.
+            ValueError: `symbols` is not [N] with at least one in play, `account_of` no partition of the N symbols,
+                `capital` not [A] positive amounts of money.
         """
-        rules = Rules.of(params, mode)
+        partition, mode = partition_of(market.size, mode, account_of, market.device)
+        rules = Rules.of(params, mode, partition)
+        money = _capital(params.initial_cash, rules, capital).to(market.device)
         decide_every = directives.decide_every if directives is not None and rules.pooled else None
         table = directive_table(directives, params.limits).to(market.device)
         in_play = np.ones(market.size, dtype=bool) if symbols is None else np.array(symbols, dtype=bool)
@@ -100,9 +108,22 @@ class Game:
             in_play=torch.from_numpy(in_play).to(market.device),
             counts=not bool(market.new_session.all()),
             decide_every=decide_every,
-            floor=RUIN * params.initial_cash,
+            capital=money,
+            floor=RUIN * money,
             reward_scale=params.reward_scale,
         )
+
+
+def _capital(initial_cash: float, rules: Rules, given: ArrayLike | Tensor | None) -> Tensor:
+    """[A] float64. `initial_cash` is that of every account of one symbol, and of all portfolios together."""
+    accounts = rules.partition.accounts
+    if given is None:
+        each = initial_cash / accounts if rules.pooled else initial_cash
+        return torch.full((accounts,), each, dtype=torch.float64)
+    money = torch.as_tensor(given).to("cpu", torch.float64)
+    if money.shape != (accounts,) or not bool(((money > 0.0) & money.isfinite()).all()):
+        raise ValueError(f"capital must be [{accounts}] positive amounts, one per account, found {money.tolist()}")
+    return money
 
 
 def _sizes(params: MarketParams) -> tuple[Tensor, Tensor]:
@@ -127,7 +148,7 @@ class Directive(NamedTuple):
         row: [E, A] the very tensor of the book they were looked up for.
         observed: [E, A, 6] float32.
         risk, cap_share: [E, A] float64.
-        slots: [E, 1] the most open positions; None for accounts.
+        slots: [E, A] the most open positions; None for accounts of one symbol.
     """
 
     row: Tensor
@@ -154,7 +175,7 @@ class View(NamedTuple):
         caps: [E, A] the most value / equity of one position.
         allowed: [E, N] int64, packed (see `limits.unpacked`).
         positions: [E, N, P] float32, `observation.POSITION_FIELDS`.
-        portfolio: [E, 1, K] float32, `observation.PORTFOLIO_FIELDS`; None for accounts.
+        portfolio: [E, A, K] float32, `observation.PORTFOLIO_FIELDS`; None for accounts of one symbol.
     """
 
     directive: Directive
@@ -171,8 +192,8 @@ class Outcome(NamedTuple):
         executed: [E, N] int64, the chosen action where the mask allows it, HOLD elsewhere.
         tripped, reentered: [E, A] bool, kill switch.
         growth: [E, A] float32 change of the log equity, times `reward_scale`.
-        own: [E, N] float32 price P&L less own costs over the equity before the step, times `reward_scale`; for an
-            account `growth`.
+        own: [E, N] float32 price P&L less own costs over the account's equity before the step, times `reward_scale`;
+            for an account of one symbol `growth`.
     """
 
     book: Book
@@ -188,7 +209,7 @@ class Engine(Protocol):
     """Who steps the game. Two engines agree to rounding; each is deterministic bit for bit, whatever the threads."""
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
-        """Plays `chosen` [E, N] and the master's directive [E, 1] from `book`, of which `view` is the view."""
+        """Plays `chosen` [E, N] and the master's directives [E, A] from `book`, of which `view` is the view."""
         ...
 
     def look(self, book: Book, known: View | None) -> View:

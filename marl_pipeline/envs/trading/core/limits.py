@@ -1,21 +1,20 @@
 """The hard limits: one set of rules that masks what an agent may choose and bounds what is executed.
 
-Everything is per account: `[E, A]` with A = N accounts of one symbol each, or A = 1 portfolio; both broadcast against
-`[E, N]`. No agent and no directive can loosen a rule here.
+Everything is per account, `[E, A]`: `partition.Partition` says which of the `[E, N]` symbols an account holds. No agent
+and no directive can loosen a rule here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from marl_pipeline.config import MarketParams
 from marl_pipeline.envs.trading.core.actions import ACTIONS, Action
-
-Mode = Literal["accounts", "portfolio"]
+from marl_pipeline.envs.trading.core.partition import Mode, Partition
 
 MIN_ORDER = 1e-3
 """An increase below this share of the position cap is not executed; a reduction that would leave less closes all."""
@@ -27,19 +26,22 @@ _SLOT_BITS = 20
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rules:
     """The limits as one mode applies them.
 
     Attributes:
-        pooled: one portfolio per environment (else one account per symbol).
+        partition: which symbols share an account.
+        pooled: accounts are portfolios, of all symbols or of some (else every symbol has one of its own).
         exposure: the most gross exposure / equity after a trade: the leverage limit, less the cash to be kept.
         leverage: gross leverage beyond which the next fill deleverages; only `leveraged` books can get there.
         shorting: positions may be short.
         cap: the most value / equity of one position under the full directive.
         drawdown: of equity from its reference that trips the kill switch.
+        min_order: share of the position cap below which an order is not worth executing (see `MIN_ORDER`).
     """
 
+    partition: Partition
     pooled: bool
     shorting: bool
     exposure: float
@@ -51,6 +53,7 @@ class Rules:
     drawdown: float
     cool_down: int
     reentry_scale: float
+    min_order: float = MIN_ORDER
 
     @property
     def leveraged(self) -> bool:
@@ -58,10 +61,11 @@ class Rules:
         return self.leverage > 1.0 or self.shorting
 
     @classmethod
-    def of(cls, params: MarketParams, mode: Mode) -> Rules:
+    def of(cls, params: MarketParams, mode: Mode, partition: Partition) -> Rules:
         limits = params.limits
         pooled = mode == "portfolio"
         return cls(
+            partition=partition,
             pooled=pooled,
             shorting=params.allow_short,
             exposure=max(min(limits.gross_leverage, max(limits.gross_leverage, 1.0) - limits.min_cash), 0.0),
@@ -76,8 +80,12 @@ class Rules:
         )
 
     def pool(self, values: Tensor) -> Tensor:
-        """Sums [E, N] over an account's symbols: [E, 1] for a portfolio, unchanged for accounts of one symbol."""
-        return values.sum(-1, keepdim=True) if self.pooled else values
+        """Sums [E, N] over an account's symbols: [E, A]."""
+        return self.partition.pool(values)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Gives every symbol what its account has: [E, A] to [E, N], or to [E, 1] where one holds them all."""
+        return self.partition.spread(values)
 
     def size(self, values: Tensor) -> Tensor:
         """How large positions are, in shares or money, whatever their side."""
@@ -180,18 +188,19 @@ def permissions(
         free: [E, N] the symbol is in play and tradable, the account may trade and has trades left in the session.
         value, invested: [E, N] money in the position at the mark, and paid for it with costs; negative when short.
         equity, caps, gross, turnover: [E, A]; `turnover` is the session's so far, as a multiple of equity.
-        open_count, slots: [E, 1] in a portfolio, None for accounts.
+        open_count, slots: [E, A] in portfolios, None for accounts of one symbol.
     """
     size = rules.size(value)
     held = size > 0.0
-    smallest = MIN_ORDER * caps * equity
+    smallest = rules.min_order * caps * equity
     active = turnover < rules.turnover * (1.0 - HEADROOM)
     can_fund = active & (rules.exposure * equity - gross > smallest)
-    increase = free & can_fund & (caps * equity - size > smallest)
-    reduce = free & held & active
+    room = rules.spread(caps * equity) - size > rules.spread(smallest)
+    increase = free & rules.spread(can_fund) & room
+    reduce = free & held & rules.spread(active)
     add = increase & held & (value > invested)
     if open_count is not None and slots is not None:
-        increase = increase & (held | (open_count < slots))
+        increase = increase & (held | rules.spread(open_count < slots))
     if not rules.shorting:
         return Permissions(buy=increase, sell=reduce, add=add)
     buy = torch.where(value < 0.0, reduce, increase)
@@ -199,23 +208,23 @@ def permissions(
 
 
 def grant_slots(opening: Tensor, action: Tensor, first: Tensor, free_slots: Tensor) -> Tensor:
-    """Which of the positions about to be opened get one of the free slots: [E, N] bool.
+    """Which of the positions about to be opened get one of the free slots: [..., M] bool, for portfolios of M symbols.
 
     Larger orders go first; among equals, symbols in order from `first` on, round. The caller moves `first` with the
     bar, so that no symbol is favoured by its name.
 
     Args:
-        opening: [E, N] bool, would open a position.
-        action: [E, N] int64.
-        first: [E, 1] int64 index of the symbol that is served first.
-        free_slots: [E, 1].
+        opening: [..., M] bool, would open a position.
+        action: [..., M] int64.
+        first: [..., 1] int64 index of the symbol that is served first.
+        free_slots: [..., 1].
     """
     # BUY_LARGE 0, BUY_MEDIUM 1, BUY_SMALL 2; of the sales that open, SELL_ALL 0 and SELL_PARTIAL 2
     tier = (3 - action).clamp(min=0, max=2) + 2 * (action == int(Action.SELL_PARTIAL))
     shift = tier * _SLOT_BITS
     packed = opening.long() << shift  # one count per tier, 20 bits each, so that one cumulative sum serves all
     count = packed.cumsum(-1)
-    total = count[:, -1:]
+    total = count[..., -1:]
     before = count.gather(-1, (first - 1).clamp(min=0)) * (first > 0)
     symbol = torch.arange(opening.shape[-1], device=opening.device)
     count = count - before + (symbol < first).long() * total

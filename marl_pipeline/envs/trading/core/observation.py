@@ -57,17 +57,17 @@ def _halted(rules: Rules, halt: Tensor) -> Tensor:
 
 def observe_positions(rules: Rules, book: Book, caps: Tensor) -> Tensor:
     """[E, N, P] float32 with the columns of `POSITION_FIELDS`; `caps` is [E, A]."""
-    equity = book.equity.clamp(min=1e-9)
+    equity, each = book.equity.clamp(min=1e-9), rules.spread
     unrealised = (book.value - book.invested) / rules.size(book.invested).clamp(min=1e-12)
     columns = (
-        (book.value / (equity * caps).clamp(min=1e-9)).clamp(-2.0, 2.0),
-        (book.value / equity).clamp(-2.0, 2.0),
+        (book.value / each((equity * caps).clamp(min=1e-9))).clamp(-2.0, 2.0),
+        (book.value / each(equity)).clamp(-2.0, 2.0),
         (unrealised * 10.0).clamp(-5.0, 5.0),
         log_bars(book.duration),
         log_bars(book.idle),
-        _drawdown(rules, book),
-        (book.cash / equity).clamp(-1.0, 2.0),
-        _halted(rules, book.halt),
+        each(_drawdown(rules, book)),
+        each((book.cash / equity).clamp(-1.0, 2.0)),
+        each(_halted(rules, book.halt)),
     )
     seen = torch.empty(len(columns), *book.value.shape, dtype=torch.float32, device=book.value.device)
     for row, column in zip(seen, columns, strict=True):
@@ -76,14 +76,14 @@ def observe_positions(rules: Rules, book: Book, caps: Tensor) -> Tensor:
 
 
 def observe_portfolio(rules: Rules, book: Book) -> Tensor:
-    """[E, 1, K] float32 with the columns of `PORTFOLIO_FIELDS`: one portfolio per environment."""
-    equity = book.equity.clamp(min=1e-9)
+    """[E, A, K] float32 with the columns of `PORTFOLIO_FIELDS`."""
+    equity, pool = book.equity.clamp(min=1e-9), rules.pool
     size = rules.size(book.value)
-    gross = size.sum(-1, keepdim=True)
-    gain = book.value.sum(-1, keepdim=True) - book.invested.sum(-1, keepdim=True)
-    paid = rules.size(book.invested).sum(-1, keepdim=True)
+    gross = pool(size)
+    gain = pool(book.value) - pool(book.invested)
+    paid = pool(rules.size(book.invested))
     deviation = (book.square - book.mean**2).clamp(min=0.0).sqrt()
-    held = (size > 0.0).sum(-1, keepdim=True)
+    held = rules.partition.count(size > 0.0)
     columns = [
         (book.cash / equity).clamp(-1.0, 2.0),
         (gross / equity).clamp(0.0, 5.0),
@@ -92,8 +92,8 @@ def observe_portfolio(rules: Rules, book: Book) -> Tensor:
         (deviation * 50.0).clamp(max=5.0),
         held / rules.open_positions,
         book.last_turnover.clamp(max=2.0),
-        (book.value**2).sum(-1, keepdim=True) / (gross**2).clamp(min=1e-18),
-        (size.amax(-1, keepdim=True) / equity / rules.cap).clamp(max=2.0),
+        pool(book.value**2) / (gross**2).clamp(min=1e-18),
+        (rules.partition.largest(size) / equity / rules.cap).clamp(max=2.0),
         (gain / paid.clamp(min=1e-9) * 10.0).clamp(-5.0, 5.0),
         (book.last_return * 50.0).clamp(-5.0, 5.0),
         _halted(rules, book.halt),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from marl_pipeline.envs.trading.core.book import Book
 from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.partition import Partition
 from marl_pipeline.envs.trading.rewards.component_log import ComponentLog
 
 MASTER_COMPONENTS: tuple[str, ...] = ("return", "diversification", "excess")
@@ -17,7 +18,8 @@ MASTER_COMPONENTS: tuple[str, ...] = ("return", "diversification", "excess")
 @dataclass(frozen=True)
 class MasterRewardConfig:
     """`return_weight` x (g - risk_aversion / 2 x g^2) + `diversification` x (1 - H) + `excess` x (g - b) per step: g is
-    the change of log equity, b that of the benchmark, H the Herfindahl index of the gross exposure (1 when flat)."""
+    the change of the account's log equity, b that of the benchmark, H the Herfindahl index of its gross exposure (1
+    when flat)."""
 
     return_weight: float = 1.0
     risk_aversion: float = 10.0
@@ -32,16 +34,24 @@ class MasterReward:
         benchmark: [T] float64, change of the log benchmark from bar `t - 1` to `t`.
     """
 
-    def __init__(self, config: MasterRewardConfig, benchmark: Tensor, *, reward_scale: float, num_envs: int) -> None:
-        self.config, self._scale = config, reward_scale
+    def __init__(
+        self,
+        config: MasterRewardConfig,
+        benchmark: Tensor,
+        *,
+        partition: Partition,
+        reward_scale: float,
+        num_envs: int,
+    ) -> None:
+        self.config, self._partition, self._scale = config, partition, reward_scale
         self._benchmark = torch.nan_to_num(benchmark.double(), nan=0.0)
-        self.log = ComponentLog(MASTER_COMPONENTS, num_envs, 1, benchmark.device)
+        self.log = ComponentLog(MASTER_COMPONENTS, num_envs, partition.accounts, benchmark.device)
 
     def step(self, before: Book, after: Book, growth: Tensor) -> Tensor:
-        """[E, 1] float32 from the change of log equity [E, 1]."""
+        """[E, A] float32 from the change of log equity [E, A]."""
         config, active = self.config, (before.bar < before.end).unsqueeze(-1) & before.alive
-        gross = after.value.abs().sum(-1, keepdim=True)
-        herfindahl = (after.value**2).sum(-1, keepdim=True) / (gross**2).clamp(min=1e-18)
+        gross = self._partition.pool(after.value.abs())
+        herfindahl = self._partition.pool(after.value**2) / (gross**2).clamp(min=1e-18)
         spread = torch.where(gross > 0.0, 1.0 - herfindahl, 0.0)
         benchmark = self._benchmark.index_select(0, after.bar).unsqueeze(-1)
         gain = growth.double()

@@ -14,8 +14,7 @@ from torch import Tensor
 from marl_pipeline.config import MarketParams
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.book import Book
-from marl_pipeline.envs.trading.core.limits import Rules
-from marl_pipeline.envs.trading.core.market import Market
+from marl_pipeline.envs.trading.core.game import Game
 from marl_pipeline.envs.trading.rewards.component_log import ComponentLog
 from marl_pipeline.envs.trading.rewards.master import MasterReward, MasterRewardConfig, equal_weight_growth
 from marl_pipeline.envs.trading.rewards.shaped import RewardConfig, RewardShaper, Step
@@ -31,7 +30,7 @@ class RewardScheme:
 
     shaper: RewardShaper | None
     master: MasterReward | None
-    in_play: Tensor
+    game: Game
     reward_scale: float
     net: Tensor
     own: Tensor
@@ -40,22 +39,20 @@ class RewardScheme:
     def of(
         cls,
         params: MarketParams,
-        rules: Rules,
-        market: Market,
+        game: Game,
         *,
         num_envs: int,
-        in_play: Tensor,
-        has_master: bool,
         gamma: float,
         benchmark: ArrayLike | None,
     ) -> RewardScheme:
-        shaper = None
+        market, rules, shaper = game.market, game.rules, None
         if params.reward != "net":
             shaper = RewardShaper(
                 params.reward,
                 RewardConfig.of(params.guide),
                 cap=rules.cap,
-                initial_cash=params.initial_cash,
+                capital=game.capital,
+                partition=rules.partition,
                 reward_scale=params.reward_scale,
                 gamma=gamma,
                 num_envs=num_envs,
@@ -63,12 +60,18 @@ class RewardScheme:
                 device=market.device,
             )
         master = None
-        if params.master_reward != "net" and has_master:
+        if params.master_reward != "net" and game.decide_every is not None:
             growth = equal_weight_growth(market) if benchmark is None else _growth(benchmark, market.device)
-            master = MasterReward(MasterRewardConfig(), growth, reward_scale=params.reward_scale, num_envs=num_envs)
-        net = torch.zeros(num_envs, 1 if rules.pooled else market.size, device=market.device)
+            master = MasterReward(
+                MasterRewardConfig(),
+                growth,
+                partition=rules.partition,
+                reward_scale=params.reward_scale,
+                num_envs=num_envs,
+            )
+        net = torch.zeros(num_envs, game.accounts, device=market.device)
         own = torch.zeros(num_envs, market.size, device=market.device)
-        return cls(shaper, master, in_play, params.reward_scale, net, own)
+        return cls(shaper, master, game, params.reward_scale, net, own)
 
     @property
     def logs(self) -> dict[str, ComponentLog]:
@@ -96,7 +99,7 @@ class RewardScheme:
         self.net, self.own = growth, own
         if self.shaper is not None:
             playing = (before.bar < before.end).unsqueeze(-1)
-            active = before.alive & playing & self.in_play
+            active = self.game.rules.spread(before.alive) & playing & self.game.in_play
             net = own.double() / self.reward_scale
             own = self.shaper.step(Step(before, after, ledger, executed, net, active, allowed != 1))
         if self.master is not None:

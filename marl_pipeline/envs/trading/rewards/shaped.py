@@ -18,6 +18,7 @@ from marl_pipeline.config import GuideParams
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.actions import ACTIONS, Action
 from marl_pipeline.envs.trading.core.book import Book
+from marl_pipeline.envs.trading.core.partition import Partition
 from marl_pipeline.envs.trading.rewards.component_log import ComponentLog
 
 Preset = Literal["guide_v3_2", "net_shaped"]
@@ -41,7 +42,7 @@ LEAST_VARIANCE = 1e-8
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Numbers of the preset `guide_v3_2`. Money is in units of the initial capital.
+    """Numbers of the preset `guide_v3_2`. Money is in units of the account's initial capital.
 
     Attributes:
         weights: of the seven components.
@@ -166,6 +167,7 @@ class RewardShaper:
 
     Args:
         cap: the most value / equity of one position.
+        capital: [A] float64 of the accounts at the start.
         gamma: the learner's discount per step.
 
     Attributes:
@@ -179,7 +181,8 @@ class RewardShaper:
         config: RewardConfig,
         *,
         cap: float,
-        initial_cash: float,
+        capital: Tensor,
+        partition: Partition,
         reward_scale: float,
         gamma: float,
         num_envs: int,
@@ -187,7 +190,8 @@ class RewardShaper:
         device: torch.device,
     ) -> None:
         self.preset, self.config = preset, config
-        self._capital, self._cap, self._gamma = initial_cash, cap, gamma
+        self._each, self._cap, self._gamma = partition.spread, cap, gamma
+        self._capital = self._each(capital.unsqueeze(0))
         self._unit = reward_scale / config.weights[0]
         self._weights = torch.tensor(config.weights, dtype=torch.float64, device=device)
         self._actions = torch.arange(len(ACTIONS), device=device)
@@ -214,7 +218,7 @@ class RewardShaper:
         if self.preset == "guide_v3_2":
             components = self._guide(old, new, step) * self._weights
         else:
-            alive = step.after.alive.double()
+            alive = self._each(step.after.alive.double())
             gain = self._gamma * self.potential(new, step.after) * alive - self.potential(old, step.before)
             components = torch.stack([self.config.weights[0] * step.net, gain], -1)
         components = components * step.active.unsqueeze(-1)
@@ -224,7 +228,7 @@ class RewardShaper:
     def potential(self, state: TradeState, book: Book) -> Tensor:
         """Phi of the trades `state` in the books `book`, [E, N] float64."""
         excess = (_trade_drawdown(state, book) - self.config.drawdown_limit).clamp(min=0.0)
-        return self.config.diversity_bonus * _diversity(state.frequency) - excess * _weight(book)
+        return self.config.diversity_bonus * _diversity(state.frequency) - excess * self._weight(book)
 
     def settlement(self, book: Book) -> Tensor:
         """What is still to be paid if the future of every agent ends at `book`: [E, N] float32.
@@ -233,7 +237,7 @@ class RewardShaper:
         """
         if self.preset == "guide_v3_2":
             return torch.zeros_like(book.value, dtype=torch.float32)
-        return (-self._unit * self.potential(self.state, book) * book.alive.double()).float()
+        return (-self._unit * self.potential(self.state, book) * self._each(book.alive.double())).float()
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": _copied(self.state.tensors()), "log": _copied(self.log.tensors())}
@@ -282,7 +286,8 @@ class RewardShaper:
         hold = (step.executed == int(Action.HOLD)) & held & step.choice
         winning = before.value > old.basis
         patience = hold * torch.where(winning, config.hold_winning, config.hold_losing)
-        timing = ledger.shares * (after.mark - ledger.price) / before.equity.clamp(min=1e-9) + patience
+        equity = self._each(before.equity.clamp(min=1e-9))
+        timing = ledger.shares * (after.mark - ledger.price) / equity + patience
 
         drawdown = _trade_drawdown(new, after)
         beyond = torch.where(drawdown > config.drawdown_limit, config.drawdown_multiplier, 1.0)
@@ -293,12 +298,16 @@ class RewardShaper:
                 -(ledger.commission + ledger.slippage) / self._capital,
                 timing,
                 self._differential_sharpe(old, step.net),
-                -drawdown * beyond * _weight(after),
-                config.utilisation_per_bar * (_weight(after) / self._cap).clamp(max=1.0),
+                -drawdown * beyond * self._weight(after),
+                config.utilisation_per_bar * (self._weight(after) / self._cap).clamp(max=1.0),
                 config.diversity_bonus * _diversity(new.frequency) - config.repeat_penalty * repeated,
             ],
             dim=-1,
         )
+
+    def _weight(self, book: Book) -> Tensor:
+        """[E, N] value / equity, 0..1."""
+        return (book.value / self._each(book.equity.clamp(min=1e-9))).clamp(0.0, 1.0)
 
     def _exit_multiplier(self, old: TradeState, executed: Tensor) -> Tensor:
         """[E, N]; what the rules sell by force counts as it is."""
@@ -322,11 +331,6 @@ def _share_sold(step: Step, sold: Tensor) -> Tensor:
 def _trade_drawdown(state: TradeState, book: Book) -> Tensor:
     """[E, N] of the mark from its best since the position was opened; 0 when flat."""
     return (1.0 - book.mark / state.best.clamp(min=1e-300)).clamp(min=0.0) * (state.best > 0.0)
-
-
-def _weight(book: Book) -> Tensor:
-    """[E, N] value / equity, 0..1."""
-    return (book.value / book.equity.clamp(min=1e-9)).clamp(0.0, 1.0)
 
 
 def _diversity(frequency: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.envs.protocol import GroupStep, Timestep
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.envs.trading.core.actions import DIRECTIVE_FIELDS
-from marl_pipeline.envs.trading.core.limits import Mode
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.core.observation import POSITION_FIELDS
+from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from tests.algos.toy import Colours
 from tests.envs.markets import hostile, market_params

@@ -13,7 +13,7 @@ from ray.tune.registry import register_env
 
 from marl_pipeline.envs.bridges.exports.features import MakeEnvironment
 from marl_pipeline.envs.bridges.exports.rllib import ALL, RLlibMultiAgentEnv
-from marl_pipeline.envs.trading.core.limits import Mode
+from marl_pipeline.envs.trading.core.partition import Mode
 from tests.envs.bridges.exports.test_adapters import EPISODE, Mortal, make_menagerie, make_spread, make_trading
 
 

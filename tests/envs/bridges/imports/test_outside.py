@@ -15,13 +15,13 @@ from mpe2 import simple_spread_v3
 from pettingzoo import ParallelEnv
 
 from marl_pipeline.checkpoint import FileCheckpointer
-from marl_pipeline.envs import registry
 from marl_pipeline.envs.bridges.exports.pettingzoo import PettingZooParallelEnv
 from marl_pipeline.envs.bridges.imports.environment import OutsideEnvironment
 from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
 from marl_pipeline.envs.protocol import Continuous, Discrete, Environment, MultiDiscrete
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.errors import UserError
+from marl_pipeline.scenarios import registry
 from marl_pipeline.seeding import stream_seed
 from tests.envs.bridges.exports.test_adapters import Mortal
 

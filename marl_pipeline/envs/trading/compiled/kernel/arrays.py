@@ -59,7 +59,6 @@ class Constants(NamedTuple):
     base: float  # commission and base slippage of a side
     borrow_per_day: float
     cash_per_day: float
-    floor: float
     reward_scale: float
     smallest_order: float
     headroom: float
@@ -71,6 +70,16 @@ class Constants(NamedTuple):
     sells: int
     add: int
     memory: float
+
+
+class Layout(NamedTuple):
+    """Which symbols share an account (`partition.Partition`)."""
+
+    pooled: bool  # accounts are portfolios
+    segmented: bool  # and there are several
+    account_of: Ints  # [N]
+    order: Ints  # [N] symbols by account, in their order
+    bounds: Ints  # [A + 1] where each account's symbols begin in `order`
 
 
 class Tables(NamedTuple):
@@ -90,6 +99,8 @@ class Tables(NamedTuple):
     reduce: Floats  # [14]
     directives: Floats  # [rows, 6]
     log_bars: Singles  # [bars + 1], observed durations
+    floor: Floats  # [A]
+    layout: Layout
 
 
 class State(NamedTuple):

@@ -12,13 +12,14 @@ from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Constants,
     Floats,
     Ints,
+    Layout,
     Sight,
     Singles,
     State,
     Tables,
     compiled,
 )
-from marl_pipeline.envs.trading.compiled.kernel.rows import fill, largest, pool, total
+from marl_pipeline.envs.trading.compiled.kernel.rows import fill, gather, largest, pool
 
 
 class Standing(NamedTuple):
@@ -41,16 +42,23 @@ class Standing(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory of one environment: sizes of positions and another row [N], gross exposure [A]."""
+    """Working memory of one environment: sizes of positions and another row [N], sums over accounts [A]. `held` is 0
+    where nobody counts positions."""
 
     size: Floats
     row: Floats
     gross: Floats
+    gain: Floats
+    paid: Floats
+    squares: Floats
+    largest: Floats
+    held: Ints
 
     @classmethod
     def empty(cls, size: int, accounts: int) -> Scratch:
         sizes, row = np.empty((2, size))
-        return cls(sizes, row, np.empty(accounts))
+        gross, gain, paid, squares, most = np.empty((5, accounts))
+        return cls(sizes, row, gross, gain, paid, squares, most, np.zeros(accounts, np.int64))
 
 
 @compiled
@@ -86,7 +94,7 @@ def _bound(
     turnover: Floats,
     equity: Floats,
     gross: Floats,
-    held: int,
+    held: Ints,
     caps: Floats,
     t: Standing,
 ) -> None:
@@ -95,7 +103,7 @@ def _bound(
     trading, funded, slot, most, smallest = t.trading, t.funded, t.slot, t.most, t.smallest
     for a in range(equity.size):
         caps[a] = _cap(c, halt[a], m.directives[directive[a], 1])
-        slot[a] = (not c.pooled) | (held < _slots(c, m.directives[directive[a], 2]))
+        slot[a] = (not c.pooled) | (held[a] < _slots(c, m.directives[directive[a], 2]))
     for a in range(equity.size):
         most[a] = caps[a] * equity[a]
         smallest[a] = c.smallest_order * caps[a] * equity[a]
@@ -117,8 +125,20 @@ def _appear(c: Constants, halt: Ints, equity: Floats, peak: Floats, cash: Floats
 
 
 @compiled
-def _repeat(t: Standing, symbols: Standing) -> None:
-    """One account's standing for all its symbols."""
+def _repeat(g: Layout, t: Standing, symbols: Standing) -> None:
+    """The standing of accounts for all their symbols."""
+    if g.segmented:
+        gather(symbols.trading, t.trading, g.account_of)
+        gather(symbols.funded, t.funded, g.account_of)
+        gather(symbols.slot, t.slot, g.account_of)
+        gather(symbols.most, t.most, g.account_of)
+        gather(symbols.smallest, t.smallest, g.account_of)
+        gather(symbols.per_cap, t.per_cap, g.account_of)
+        gather(symbols.per_equity, t.per_equity, g.account_of)
+        gather(symbols.fallen, t.fallen, g.account_of)
+        gather(symbols.liquid, t.liquid, g.account_of)
+        gather(symbols.state, t.state, g.account_of)
+        return
     fill(symbols.trading, t.trading[0])
     fill(symbols.funded, t.funded[0])
     fill(symbols.slot, t.slot[0])
@@ -183,33 +203,61 @@ def _observe(
 
 
 @compiled
-def _observe_portfolio(e: int, held: int, c: Constants, s: State, seen: Singles, w: Scratch, t: Standing) -> None:
-    """`observation.observe_portfolio`; `seen` is [K]."""
-    value, invested, per_equity, gross = s.value[e], s.invested[e], t.per_equity[0], w.gross[0]
+def _count_held(g: Layout, value: Floats, held: Ints) -> None:
+    """Open positions of each portfolio."""
+    if g.segmented:
+        for a in range(held.size):
+            count = 0
+            for k in range(g.bounds[a], g.bounds[a + 1]):
+                count += value[g.order[k]] != 0.0
+            held[a] = count
+        return
+    count = 0
+    for n in range(value.size):
+        count += value[n] != 0.0
+    held[0] = count
+
+
+@compiled
+def _sum_up(g: Layout, value: Floats, invested: Floats, w: Scratch) -> None:
+    """The sums over positions that are observed of each portfolio."""
     row = w.row
     for n in range(value.size):
         row[n] = value[n] - invested[n]
-    gain = total(row)
+    pool(g, row, w.gain)
     for n in range(value.size):
         row[n] = abs(invested[n])
-    paid = total(row)
+    pool(g, row, w.paid)
     for n in range(value.size):
         row[n] = value[n] * value[n]
-    squares = total(row)
-    mean = s.mean[e, 0]
-    deviation = np.sqrt(max(s.square[e, 0] - mean * mean, np.float32(0.0)))
-    seen[0] = t.liquid[0]
+    pool(g, row, w.squares)
+    if g.segmented:
+        for a in range(w.largest.size):
+            most = 0.0
+            for k in range(g.bounds[a], g.bounds[a + 1]):
+                most = max(most, w.size[g.order[k]])
+            w.largest[a] = most
+    else:
+        w.largest[0] = largest(w.size)
+
+
+@compiled
+def _observe_portfolio(e: int, a: int, c: Constants, s: State, seen: Singles, w: Scratch, t: Standing) -> None:
+    """`observation.observe_portfolio` of account `a`; `seen` is [K]."""
+    per_equity, gross, mean = t.per_equity[a], w.gross[a], s.mean[e, a]
+    deviation = np.sqrt(max(s.square[e, a] - mean * mean, np.float32(0.0)))
+    seen[0] = t.liquid[a]
     seen[1] = _clamp(gross * per_equity, 0.0, 5.0)
-    seen[2] = t.fallen[0]
+    seen[2] = t.fallen[a]
     seen[3] = _clamp(mean / (deviation + np.float32(1e-4)), -3.0, 3.0)
     seen[4] = min(deviation * 50.0, 5.0)
-    seen[5] = held / c.open_positions
-    seen[6] = min(s.last_turnover[e, 0], 2.0)
-    seen[7] = squares / max(gross * gross, 1e-18)
-    seen[8] = min(largest(w.size) * per_equity / c.cap, 2.0)
-    seen[9] = _clamp(gain / max(paid, 1e-9) * 10.0, -5.0, 5.0)
-    seen[10] = _clamp(s.last_return[e, 0] * 50.0, -5.0, 5.0)
-    seen[11] = t.state[0]
+    seen[5] = w.held[a] / c.open_positions
+    seen[6] = min(s.last_turnover[e, a], 2.0)
+    seen[7] = w.squares[a] / max(gross * gross, 1e-18)
+    seen[8] = min(w.largest[a] * per_equity / c.cap, 2.0)
+    seen[9] = _clamp(w.gain[a] / max(w.paid[a], 1e-9) * 10.0, -5.0, 5.0)
+    seen[10] = _clamp(s.last_return[e, a] * 50.0, -5.0, 5.0)
+    seen[11] = t.state[a]
 
 
 @compiled
@@ -221,27 +269,28 @@ def look(
     Args:
         books: [A]; t: [N], `books` itself where every symbol has an account.
     """
-    size = w.size
+    size, g = w.size, m.layout
     for e in range(first, last):
         value, halt, equity, caps = s.value[e], s.halt[e], s.equity[e], sight.caps[e]
         for n in range(value.size):
             size[n] = abs(value[n])
-        held = 0
         if c.pooled:
-            for n in range(value.size):
-                held += value[n] != 0.0
-        gross = pool(c.pooled, size, w.gross)
-        _bound(c, m, halt, s.directive[e], s.turnover[e], equity, gross, held, caps, books)
+            _count_held(g, value, w.held)
+        gross = pool(g, size, w.gross)
+        _bound(c, m, halt, s.directive[e], s.turnover[e], equity, gross, w.held, caps, books)
         _appear(c, halt, equity, s.peak[e], s.cash[e], caps, books)
         if c.pooled:
-            _repeat(books, t)
-            _observe_portfolio(e, held, c, s, sight.portfolio[e, 0], w, books)
+            _sum_up(g, value, s.invested[e], w)
+            for a in range(equity.size):
+                _observe_portfolio(e, a, c, s, sight.portfolio[e, a], w, books)
+            _repeat(g, books, t)
         if c.decide_every > 0:
-            row = s.directive[e, 0]
-            sight.risk[e, 0], sight.cap_share[e, 0] = m.directives[row, 0], m.directives[row, 1]
-            sight.slots[e, 0] = _slots(c, m.directives[row, 2])
-            for column in range(m.directives.shape[1]):
-                sight.observed[e, 0, column] = m.directives[row, column]
+            for a in range(equity.size):
+                row = s.directive[e, a]
+                sight.risk[e, a], sight.cap_share[e, a] = m.directives[row, 0], m.directives[row, 1]
+                sight.slots[e, a] = _slots(c, m.directives[row, 2])
+                for column in range(m.directives.shape[1]):
+                    sight.observed[e, a, column] = m.directives[row, column]
         now, invested = s.bar[e], s.invested[e]
         _permit(c, m.tradable[now], m.in_play, s.trades[e], value, invested, sight.allowed[e], t)
         _observe(m.log_bars, value, invested, s.duration[e], s.idle[e], sight.positions[e], t)

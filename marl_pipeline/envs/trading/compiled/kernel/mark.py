@@ -13,12 +13,13 @@ from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Entries,
     Floats,
     Ints,
+    Layout,
     Singles,
     State,
     Tables,
     compiled,
 )
-from marl_pipeline.envs.trading.compiled.kernel.rows import pool
+from marl_pipeline.envs.trading.compiled.kernel.rows import pool, spread
 
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 LOG_2 = math.log(2.0)
@@ -111,12 +112,12 @@ def _log(ratio_bits: Ints, log: Floats, log_bits: Ints, exponent: Floats) -> Non
 
 
 @compiled
-def _grow(c: Constants, cash: Floats, net: Floats, before: Floats, equity: Floats, w: Sums) -> None:
+def _grow(floor: Floats, cash: Floats, net: Floats, before: Floats, equity: Floats, w: Sums) -> None:
     """6 judge: equity after the mark, and in `w.log` the change of its logarithm."""
     ratio = w.ratio
     for a in range(net.size):
         equity[a] = cash[a] + net[a]
-        ratio[a] = max(equity[a], c.floor) / max(before[a], c.floor)
+        ratio[a] = max(equity[a], floor[a]) / max(before[a], floor[a])
     _log(w.ratio_bits, w.log, w.log_bits, w.exponent)
 
 
@@ -148,53 +149,78 @@ def _switch(
 
 @compiled
 def _survive(
-    c: Constants, equity: Floats, log: Floats, old_alive: Bools, alive: Bools, halt: Ints, growth: Singles
+    c: Constants,
+    floor: Floats,
+    equity: Floats,
+    log: Floats,
+    old_alive: Bools,
+    alive: Bools,
+    halt: Ints,
+    growth: Singles,
 ) -> None:
     """6 judge: what the books earned, and which are out of the game."""
     scale = np.float32(c.reward_scale)
     for a in range(equity.size):
         growth[a] = np.float32(log[a]) * scale if old_alive[a] else np.float32(0.0)
-        lives = old_alive[a] & (equity[a] > c.floor)
+        lives = old_alive[a] & (equity[a] > floor[a])
         alive[a] = lives
         halt[a] = halt[a] if lives else c.liquidating
 
 
 @compiled
-def _tally(e: int, opens: bool, c: Constants, s: State, after: State, entries: Entries) -> None:
+def _tally(e: int, opens: bool, c: Constants, floor: Floats, s: State, after: State, entries: Entries) -> None:
     """6 judge: turnover, and a portfolio's running figures."""
     if c.counts or c.pooled:
         for a in range(s.cash.shape[1]):
-            turned = entries.notional[e, a] / max(entries.fill_equity[e, a], c.floor)
+            turned = entries.notional[e, a] / max(entries.fill_equity[e, a], floor[a])
             if c.counts:
                 after.turnover[e, a] = 0.0 if opens else s.turnover[e, a] + turned
             if c.pooled:
                 after.last_turnover[e, a] = turned
     if c.pooled:
         memory = np.float32(c.memory)
-        change = np.float32(after.equity[e, 0] / max(s.equity[e, 0], c.floor) - 1.0)
-        after.last_return[e, 0] = change
-        after.mean[e, 0] = s.mean[e, 0] + memory * (change - s.mean[e, 0])
-        after.square[e, 0] = s.square[e, 0] + memory * (change * change - s.square[e, 0])
+        for a in range(s.cash.shape[1]):
+            change = np.float32(after.equity[e, a] / max(s.equity[e, a], floor[a]) - 1.0)
+            after.last_return[e, a] = change
+            after.mean[e, a] = s.mean[e, a] + memory * (change - s.mean[e, a])
+            after.square[e, a] = s.square[e, a] + memory * (change * change - s.square[e, a])
 
 
 @compiled
 def _share(
-    c: Constants, alive: bool, equity: float, pnl: Floats, commission: Floats, slippage: Floats, own: Singles
+    c: Constants,
+    g: Layout,
+    floor: Floats,
+    alive: Bools,
+    equity: Floats,
+    pnl: Floats,
+    commission: Floats,
+    slippage: Floats,
+    own: Singles,
+    w: Sums,
 ) -> None:
-    """What `net` pays the symbols of a portfolio."""
-    start = max(equity, c.floor)
+    """What `net` pays the symbols of portfolios."""
+    if g.segmented:
+        for a in range(equity.size):
+            w.net[a] = max(equity[a], floor[a])
+        starts = spread(g, w.net, w.size)
+        for n in range(pnl.size):
+            paid = np.float32((pnl[n] - commission[n] - slippage[n]) / starts[n] * c.reward_scale)
+            own[n] = paid if alive[g.account_of[n]] else np.float32(0.0)
+        return
+    start, lives = max(equity[0], floor[0]), alive[0]
     for n in range(pnl.size):
         paid = np.float32((pnl[n] - commission[n] - slippage[n]) / start * c.reward_scale)
-        own[n] = paid if alive else np.float32(0.0)
+        own[n] = paid if lives else np.float32(0.0)
 
 
 @compiled
-def _gross(c: Constants, value: Floats, gross: Floats, w: Sums) -> None:
+def _gross(c: Constants, g: Layout, value: Floats, gross: Floats, w: Sums) -> None:
     """Exposure of both sides. Where no account can be short it is the value, and not written."""
     if c.pooled or c.shorting:
         for n in range(value.size):
             w.size[n] = abs(value[n])
-        pooled = pool(c.pooled, w.size, w.sizes)
+        pooled = pool(g, w.size, w.sizes)
         for a in range(gross.size):
             gross[a] = pooled[a]
 
@@ -204,6 +230,7 @@ def mark(
     first: int, last: int, c: Constants, m: Tables, s: State, master: Ints, after: State, entries: Entries, w: Sums
 ) -> None:
     """Marks environments `first` .. `last` - 1, which `trade` has played: writes the books `after`."""
+    g = m.layout
     for e in range(first, last):
         following = min(s.bar[e] + 1, s.end[e])
         shares, traded, executed = s.shares[e], entries.shares[e], entries.executed[e]
@@ -223,18 +250,18 @@ def mark(
                 trades = s.trades[e, n] + ((traded[n] != 0.0) & (executed[n] != 0))
                 after.trades[e, n] = 0 if opens else trades
         equity, halt = after.equity[e], after.halt[e]
-        _grow(c, after.cash[e], pool(c.pooled, after.value[e], w.net), s.equity[e], equity, w)
-        sizes = pool(c.pooled, w.size, w.sizes)
+        _grow(m.floor, after.cash[e], pool(g, after.value[e], w.net), s.equity[e], equity, w)
+        sizes = pool(g, w.size, w.sizes)
         switched = (after.peak[e], halt, entries.tripped[e], entries.reentered[e])
         _switch(c, sizes, equity, s.peak[e], s.halt[e], *switched)
-        _survive(c, equity, w.log, s.alive[e], after.alive[e], halt, entries.growth[e])
-        _tally(e, opens, c, s, after, entries)
+        _survive(c, m.floor, equity, w.log, s.alive[e], after.alive[e], halt, entries.growth[e])
+        _tally(e, opens, c, m.floor, s, after, entries)
         if c.decide_every > 0:
             decides = s.steps[e] % c.decide_every == 0
             for a in range(equity.size):
                 after.directive[e, a] = master[e, a] if decides else s.directive[e, a]
-        _gross(c, after.value[e], entries.gross[e], w)
+        _gross(c, g, after.value[e], entries.gross[e], w)
         if c.pooled:
-            _share(c, s.alive[e, 0], s.equity[e, 0], pnl, commission, slippage, entries.own[e])
+            _share(c, g, m.floor, s.alive[e], s.equity[e], pnl, commission, slippage, entries.own[e], w)
         after.bar[e] = following
         after.steps[e] = s.steps[e] + 1

@@ -26,9 +26,9 @@ class Memory(NamedTuple):
     standing: Standing
 
     @classmethod
-    def empty(cls, size: int, accounts: int) -> Memory:
+    def empty(cls, size: int, accounts: int, *, pooled: bool) -> Memory:
         standing = Standing.empty(size)
-        books = standing if accounts == size else Standing.empty(accounts)
+        books = Standing.empty(accounts) if pooled else standing
         scratch = Scratch.empty(size, accounts)
         return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from marl_pipeline.envs.trading.compiled.kernel.arrays import Floats, compiled
+from marl_pipeline.envs.trading.compiled.kernel.arrays import Floats, Ints, Layout, compiled
 
 T = TypeVar("T", bound=np.generic)
 
@@ -50,18 +50,47 @@ def fill(row: NDArray[T], value: T) -> None:
 
 
 @compiled
-def pool(pooled: bool, values: Floats, room: Floats) -> Floats:
-    """`limits.Rules.pool`: [N] to [A]."""
-    if pooled:
-        room[0] = total(values)
-        return room
-    return values
+def _total_of(values: Floats, order: Ints, first: int, last: int) -> float:
+    """`total` of the symbols `order[first]` .. `order[last - 1]`."""
+    one, two, three, four = 0.0, 0.0, 0.0, 0.0
+    whole = last - (last - first) % 4
+    for k in range(first, whole, 4):
+        one += values[order[k]]
+        two += values[order[k + 1]]
+        three += values[order[k + 2]]
+        four += values[order[k + 3]]
+    for k in range(whole, last):
+        one += values[order[k]]
+    return (one + two) + (three + four)
 
 
 @compiled
-def spread(pooled: bool, values: Floats, room: Floats) -> Floats:
-    """[A] to [N]."""
-    if pooled:
+def gather(row: NDArray[T], values: NDArray[T], account_of: Ints) -> None:
+    """[A] to [N], a row at a time as well."""
+    for n in range(row.size):
+        row[n] = values[account_of[n]]
+
+
+@compiled
+def pool(g: Layout, values: Floats, room: Floats) -> Floats:
+    """`limits.Rules.pool`: [N] to [A]."""
+    if not g.pooled:
+        return values
+    if g.segmented:
+        for a in range(room.size):
+            room[a] = _total_of(values, g.order, g.bounds[a], g.bounds[a + 1])
+    else:
+        room[0] = total(values)
+    return room
+
+
+@compiled
+def spread(g: Layout, values: Floats, room: Floats) -> Floats:
+    """`limits.Rules.spread`: [A] to [N]."""
+    if not g.pooled:
+        return values
+    if g.segmented:
+        gather(room, values, g.account_of)
+    else:
         fill(room, values[0])
-        return room
-    return values
+    return room

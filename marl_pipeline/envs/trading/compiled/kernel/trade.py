@@ -17,6 +17,7 @@ from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Entries,
     Floats,
     Ints,
+    Layout,
     Sight,
     State,
     Tables,
@@ -81,7 +82,7 @@ def _decide(c: Constants, m: Tables, shares: Floats, allowed: Ints, chosen: Ints
 
 
 @compiled
-def _force(c: Constants, active: bool, halt: Ints, equity: Floats, value: Floats, w: Rows) -> None:
+def _force(c: Constants, g: Layout, active: bool, halt: Ints, equity: Floats, value: Floats, w: Rows) -> None:
     """What a tripped kill switch and too much leverage close, whatever the agents say."""
     least = w.least
     for a in range(least.size):
@@ -89,21 +90,29 @@ def _force(c: Constants, active: bool, halt: Ints, equity: Floats, value: Floats
     if c.leveraged and active:
         for n in range(value.size):
             w.size[n] = abs(value[n])
-        gross = pool(c.pooled, w.size, w.sums[0])
+        gross = pool(g, w.size, w.sums[0])
         for a in range(least.size):
             least[a] = max(least[a], 1.0 - c.leverage * max(equity[a], 0.0) / max(gross[a], 1e-300))
 
 
 @compiled
 def _carry(
-    c: Constants, days: float, cash: Floats, value: Floats, interest: Floats, borrow: Floats, carried: Floats, w: Rows
+    c: Constants,
+    g: Layout,
+    days: float,
+    cash: Floats,
+    value: Floats,
+    interest: Floats,
+    borrow: Floats,
+    carried: Floats,
+    w: Rows,
 ) -> None:
     """1 carry."""
     earned, charged = days * c.cash_per_day, days * c.borrow_per_day
     if c.shorting:
         for n in range(value.size):
             w.size[n] = max(-value[n], 0.0)
-        short = pool(c.pooled, w.size, w.sums[0])
+        short = pool(g, w.size, w.sums[0])
         for a in range(cash.size):
             free = cash[a] - short[a]
             interest[a] = max(free, 0.0) * earned
@@ -117,13 +126,13 @@ def _carry(
 
 
 @compiled
-def _appraise(c: Constants, shares: Floats, fill: Floats, caps: Floats, equity: Floats, w: Rows) -> None:
+def _appraise(c: Constants, g: Layout, shares: Floats, fill: Floats, caps: Floats, equity: Floats, w: Rows) -> None:
     """Positions and equity at the prices of the fill."""
     worth, value = w.freed, w.value
     for n in range(shares.size):
         worth[n] = shares[n] * fill[n]
         value[n] = abs(worth[n])
-    net = pool(c.pooled, worth, w.sums[0])
+    net = pool(g, worth, w.sums[0])
     for a in range(equity.size):
         equity[a] = w.carried[a] + net[a]
         w.smallest[a] = c.smallest_order * caps[a] * equity[a]
@@ -131,11 +140,18 @@ def _appraise(c: Constants, shares: Floats, fill: Floats, caps: Floats, equity: 
 
 @compiled
 def _reduce(
-    c: Constants, shares: Floats, fill: Floats, capacity: Floats, turnover: Floats, equity: Floats, w: Rows
+    c: Constants,
+    g: Layout,
+    shares: Floats,
+    fill: Floats,
+    capacity: Floats,
+    turnover: Floats,
+    equity: Floats,
+    w: Rows,
 ) -> None:
     """2 reduce: capacity, then what is left of the turnover."""
-    least = spread(c.pooled, w.least, w.spread[0])
-    smallest = spread(c.pooled, w.smallest, w.spread[1])
+    least = spread(g, w.least, w.spread[0])
+    smallest = spread(g, w.smallest, w.spread[1])
     reduce, value, reduced, freed, size = w.reduce, w.value, w.reduced, w.freed, w.size
     for n in range(shares.size):
         part = max(reduce[n], least[n])
@@ -144,7 +160,7 @@ def _reduce(
         size[n] = abs(shares[n])
         reduced[n] = min(part * size[n], capacity[n])
         freed[n] = reduced[n] * fill[n]
-    total = pool(c.pooled, freed, w.sums[0])
+    total = pool(g, freed, w.sums[0])
     scale = w.scale
     for a in range(equity.size):
         room = max(c.turnover - turnover[a], 0.0) * equity[a]
@@ -156,7 +172,7 @@ def _reduce(
 def _grant_slots(
     amount: Floats, shares: Floats, action: Ints, sell_partial: int, first: int, free: int, tier: Ints
 ) -> None:
-    """`limits.grant_slots` on one portfolio: orders that get no slot are struck out of `amount`."""
+    """`limits.grant_slots` on a portfolio of all symbols: orders that get no slot are struck out of `amount`."""
     size = amount.size
     large, medium = 0, 0
     for n in range(size):
@@ -178,29 +194,83 @@ def _grant_slots(
 
 
 @compiled
+def _grant_slots_of(
+    amount: Floats, shares: Floats, action: Ints, sell_partial: int, order: Ints, first: int, free: int, tier: Ints
+) -> None:
+    """`_grant_slots` on a portfolio of the symbols `order`."""
+    size = order.size
+    large, medium = 0, 0
+    for k in range(size):
+        n = order[k]
+        opens = (shares[n] == 0.0) & (amount[n] > 0.0)
+        rank = 2 if action[n] == sell_partial else max(3 - action[n], 0)
+        tier[n] = rank if opens else 3
+        large += tier[n] == 0
+        medium += tier[n] == 1
+    left_large, left_medium, left_small = free, free - large, free - large - medium
+    for turn in range(first, first + size):
+        n = order[turn - size if turn >= size else turn]
+        left_large -= tier[n] == 0
+        left_medium -= tier[n] == 1
+        left_small -= tier[n] == 2
+        denied = (tier[n] == 0) & (left_large < 0) | (tier[n] == 1) & (left_medium < 0)
+        denied |= (tier[n] == 2) & (left_small < 0)
+        amount[n] = 0.0 if denied else amount[n]
+
+
+@compiled
+def _share_slots(
+    c: Constants, g: Layout, now: int, shares: Floats, executed: Ints, slots: Floats, amount: Floats, tier: Ints
+) -> None:
+    """Strikes the orders that get no slot of their account out of `amount`."""
+    for a in range(slots.size):
+        own = g.order[g.bounds[a] : g.bounds[a + 1]]
+        held, openings = 0, 0
+        for k in range(own.size):
+            flat = shares[own[k]] == 0.0
+            held += not flat
+            openings += flat & (amount[own[k]] > 0.0)
+        if openings > slots[a] - held:
+            first = now * c.slot_stride % own.size
+            _grant_slots_of(amount, shares, executed, c.sell_partial, own, first, int(slots[a]) - held, tier)
+
+
+@compiled
 def _ask(
-    c: Constants, now: int, shares: Floats, mark: Floats, capacity: Floats, executed: Ints, slots: float, w: Rows
+    c: Constants,
+    g: Layout,
+    now: int,
+    shares: Floats,
+    mark: Floats,
+    capacity: Floats,
+    executed: Ints,
+    slots: Floats,
+    w: Rows,
 ) -> None:
     """3 increase: shares asked for, within the capacity and the free slots."""
-    budget = spread(c.pooled, w.budget, w.spread[0])
+    budget = spread(g, w.budget, w.spread[0])
     increase, amount = w.increase, w.amount
     for n in range(shares.size):
         amount[n] = min(increase[n] * budget[n] / mark[n], capacity[n])
     if not c.pooled:
+        return
+    if g.segmented:
+        _share_slots(c, g, now, shares, executed, slots, amount, w.tier)
         return
     held, openings = 0, 0
     for n in range(shares.size):
         flat = shares[n] == 0.0
         held += not flat
         openings += flat & (amount[n] > 0.0)
-    if openings > slots - held:
+    if openings > slots[0] - held:
         first = now * c.slot_stride % shares.size
-        _grant_slots(amount, shares, executed, c.sell_partial, first, int(slots) - held, w.tier)
+        _grant_slots(amount, shares, executed, c.sell_partial, first, int(slots[0]) - held, w.tier)
 
 
 @compiled
 def _limit(
     c: Constants,
+    g: Layout,
     fill: Floats,
     gone: Bools,
     active: bool,
@@ -216,8 +286,8 @@ def _limit(
     sums = w.sums
     for a in range(equity.size):
         w.most[a] = caps[a] * equity[a]
-    most = spread(c.pooled, w.most, w.spread[0])
-    scale = spread(c.pooled, w.scale, w.spread[1])
+    most = spread(g, w.most, w.spread[0])
+    scale = spread(g, w.scale, w.spread[1])
     reduced, amount, value, size = w.reduced, w.amount, w.value, w.size
     freed, freed_cost, cost = w.freed, w.freed_cost, w.cost
     for n in range(fill.size):
@@ -231,11 +301,11 @@ def _limit(
         rate = math.sqrt(share) * impact[n] + c.base
         freed_cost[n] = freed[n] * rate
         cost[n] = amount[n] * rate
-    gross = pool(c.pooled, value, sums[0])
-    sale = pool(c.pooled, freed, sums[1])
-    sale_cost = pool(c.pooled, freed_cost, sums[2])
-    total = pool(c.pooled, amount, sums[3])
-    expense = pool(c.pooled, cost, sums[4])
+    gross = pool(g, value, sums[0])
+    sale = pool(g, freed, sums[1])
+    sale_cost = pool(g, freed_cost, sums[2])
+    total = pool(g, amount, sums[3])
+    expense = pool(g, cost, sums[4])
     limit = c.exposure * (1.0 - c.headroom)
     for a in range(equity.size):
         remaining = equity[a] - sale_cost[a]
@@ -249,6 +319,7 @@ def _limit(
 @compiled
 def _pay(
     c: Constants,
+    g: Layout,
     fill: Floats,
     impact: Floats,
     per_share: Floats,
@@ -259,9 +330,9 @@ def _pay(
     w: Rows,
 ) -> None:
     """4 pay: the fills and their costs."""
-    scale = spread(c.pooled, w.scale, w.spread[0])
-    most = spread(c.pooled, w.most, w.spread[1])
-    smallest = spread(c.pooled, w.smallest, w.spread[2])
+    scale = spread(g, w.scale, w.spread[0])
+    most = spread(g, w.most, w.spread[1])
+    smallest = spread(g, w.smallest, w.spread[2])
     reduced, amount, value, side, freed = w.reduced, w.amount, w.value, w.side, w.freed
     notional, paid_out = w.notional, w.paid_out
     for n in range(fill.size):
@@ -300,7 +371,7 @@ def trade(
     Returns:
         How many of the chosen actions are none of the seven (they are played as HOLD; the caller raises).
     """
-    invalid = 0
+    invalid, g = 0, m.layout
     for e in range(first, last):
         now, end = s.bar[e], s.end[e]
         active = now < end
@@ -311,18 +382,18 @@ def trade(
         executed, equity, traded = entries.executed[e], entries.fill_equity[e], entries.shares[e]
 
         invalid += _decide(c, m, shares, seen.allowed[e], chosen[e], executed, w)
-        _force(c, active, s.halt[e], s.equity[e], s.value[e], w)
+        _force(c, g, active, s.halt[e], s.equity[e], s.value[e], w)
         for a in range(caps.size):
             w.budget[a] = seen.risk[e, a] * caps[a] * s.equity[e, a]
         days = m.days[following] if active else 0.0
-        _carry(c, days, s.cash[e], s.value[e], entries.interest[e], entries.borrow[e], w.carried, w)
-        _appraise(c, shares, fill, caps, equity, w)
-        _reduce(c, shares, fill, capacity, turnover, equity, w)
-        _ask(c, now, shares, s.mark[e], capacity, executed, seen.slots[e, 0], w)
-        _limit(c, fill, m.gone[following], active, impact, per_share, caps, turnover, equity, entries.closed[e], w)
-        _pay(c, fill, impact, per_share, traded, entries.commission[e], entries.slippage[e], entries.paid[e], w)
-        spent = pool(c.pooled, w.paid_out, w.sums[0])
-        notional = pool(c.pooled, w.notional, w.sums[1])
+        _carry(c, g, days, s.cash[e], s.value[e], entries.interest[e], entries.borrow[e], w.carried, w)
+        _appraise(c, g, shares, fill, caps, equity, w)
+        _reduce(c, g, shares, fill, capacity, turnover, equity, w)
+        _ask(c, g, now, shares, s.mark[e], capacity, executed, seen.slots[e], w)
+        _limit(c, g, fill, m.gone[following], active, impact, per_share, caps, turnover, equity, entries.closed[e], w)
+        _pay(c, g, fill, impact, per_share, traded, entries.commission[e], entries.slippage[e], entries.paid[e], w)
+        spent = pool(g, w.paid_out, w.sums[0])
+        notional = pool(g, w.notional, w.sums[1])
         for a in range(caps.size):
             after.cash[e, a] = w.carried[a] - spent[a]
             entries.notional[e, a] = notional[a]

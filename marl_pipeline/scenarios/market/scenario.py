@@ -1,4 +1,5 @@
-"""The trading market of params.yaml as an environment of `marl train`: `market/portfolio` and `market/accounts`.
+"""The trading market of params.yaml as an environment of `marl train`: `market/portfolio` (symbols and a master on one
+book), `market/accounts` (every symbol for itself) and `market/single` (one agent over the whole portfolio).
 
 Runs learn on the train span and are tested on the validation span; the held-out end is never played.
 """
@@ -9,29 +10,34 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor, nn
 
-from marl_pipeline.agents.market_inputs import MarketInputs
+from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.view import MarketView
+from marl_pipeline.algos.common.algorithm import Memory
 from marl_pipeline.config import Count, Params, Section, explain, load_params
 from marl_pipeline.data.assemble import assemble
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.sources import synthetic_from
 from marl_pipeline.data.windows import Span, split
+from marl_pipeline.envs.episodes import EpisodeMetric
+from marl_pipeline.envs.protocol import Environment, GroupSpec, Timestep
+from marl_pipeline.envs.trading.core.actions import Action
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
+from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.errors import UserError
-from marl_pipeline.scenarios.scenario import Scenario
-from marl_pipeline.seeding import stream_seed
+from marl_pipeline.scenarios.scenario import Scenario, random_play
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.models import load_embeddings, load_signals
 from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
 
-MODES = ("portfolio", "accounts")
+CASH = "share of the initial cash"
 
 
 class MarketOptions(Section):
@@ -49,8 +55,8 @@ class MarketOptions(Section):
     embeddings: bool
 
 
-def market_scenario(root: Path, name: str, given: Mapping[str, Any], device: str) -> Scenario:
-    """The current data set, or the market of `data.synthetic` until one is built.
+def scenario(name: str, root: Path, given: Mapping[str, Any], device: torch.device | str) -> Scenario:
+    """On the current data set, or the market of `data.synthetic` until one is built.
 
     Raises:
         UserError: no such market or option, or a data set that is not whole.
@@ -67,13 +73,11 @@ def scenario_of(
     params: Params,
     name: str,
     given: Mapping[str, Any],
-    device: str,
+    device: torch.device | str,
     root: Path = Path(),
 ) -> Scenario:
-    """`market_scenario` on a data set; `root` is where the signals and the embeddings of that data set lie."""
+    """`scenario` on a data set; `root` is where the signals and the embeddings of that data set lie."""
     mode = name.removeprefix("market/")
-    if mode not in MODES:
-        raise UserError(f"environment '{name}' is not known (known: {', '.join(f'market/{one}' for one in MODES)})")
     options = _options(name, params, given)
     rules = params.market.model_copy(update={"reward": options.reward})
     market = Market.from_dataset(dataset, rules, device)
@@ -85,26 +89,30 @@ def scenario_of(
     )
     spans = split(dataset.bars, params.spans)
 
-    def make(span: Span, copies: int, seed: int) -> TradingEnv:
-        return TradingEnv(
+    def make(span: Span, num_envs: int, seed: int) -> Environment:
+        environment = TradingEnv(
             market,
             rules,
             params.train_master.directives if mode == "portfolio" else None,
-            mode=cast("Literal['portfolio', 'accounts']", mode),
-            num_envs=copies,
+            mode="accounts" if mode == "accounts" else "portfolio",
+            num_envs=num_envs,
             span=span,
             episode=min(options.episode, len(span) // 2),
-            gamma=params.train_symbol_agents.ppo.gamma,
+            gamma=params.train_symbol_agents.gamma,
             benchmark=dataset.benchmark,
-            seed=stream_seed(seed, "environment"),
+            seed=seed,
         )
+        return JoinedAgents(environment) if mode == "single" else environment
 
     train = Span(max(spans.train.start, view.start), spans.train.stop)
+    inputs = JoinedMarketInputs if mode == "single" else MarketInputs
     return Scenario(
-        training=lambda copies, seed: make(train, copies, seed),
-        test=lambda copies, seed: make(spans.validation, copies, seed),
-        inputs=MarketInputs(view, make(train, 1, 0).groups),
-        facts={
+        training=lambda num_envs, seed: make(train, num_envs, seed),
+        test=lambda num_envs, seed: make(spans.validation, num_envs, seed),
+        read=lambda: inputs(view, make(train, 1, 0).groups),
+        metrics=_metrics(params.market.initial_cash),
+        baselines={"random": random_play, "hold": lambda groups, seed: Holding(groups)},
+        identify=lambda: {
             "source": source,
             "data": _digest(dataset),
             "rows": hashlib.sha256(view.symbol_rows.cpu().numpy().tobytes()).hexdigest(),
@@ -115,9 +123,46 @@ def scenario_of(
     )
 
 
+def _metrics(cash: float) -> dict[str, EpisodeMetric]:
+    """Of an account: of the portfolio, or the mean over the symbols' own."""
+    return {
+        "net_return": EpisodeMetric(lambda info: info["equity"] / cash - 1.0, "last", CASH, "higher"),
+        "drawdown": EpisodeMetric("drawdown", "highest", "share of the highest equity before", "lower"),
+        "turnover": EpisodeMetric("turnover", "sum", "multiples of equity", None),
+        "costs": EpisodeMetric(lambda info: _costs(info) / cash, "sum", CASH, "lower"),
+        "trades": EpisodeMetric("executed", "sum", "orders filled", None),
+    }
+
+
+def _costs(info: Mapping[str, Tensor]) -> Tensor:
+    return info["commission"] + info["slippage"] + info["borrow"]
+
+
+class Holding:
+    """A policy that never trades: every symbol holds, whatever the directives."""
+
+    module = nn.Module()
+
+    def __init__(self, groups: Mapping[str, GroupSpec]) -> None:
+        self._groups = groups
+
+    def start(self, num_envs: int) -> Memory:
+        return {}
+
+    def act(
+        self, timestep: Timestep, memory: Memory, generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], Memory]:
+        shape = timestep.done.shape
+        actions = {
+            name: torch.full((*shape, spec.agents, *spec.actions.shape), int(Action.HOLD), device=timestep.done.device)
+            for name, spec in self._groups.items()
+        }
+        return actions, {}
+
+
 def _options(name: str, params: Params, given: Mapping[str, Any]) -> MarketOptions:
     values = {
-        "episode": params.train_symbol_agents.ppo.episode,
+        "episode": params.train_symbol_agents.episode,
         "reward": params.market.reward,
         "signals": False,
         "embeddings": False,

@@ -5,17 +5,53 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from checkouts import small_checkout
 
-from marl_pipeline.envs import registry
+from marl_pipeline.algos import registry as algorithms
 from marl_pipeline.envs.matrix.games import two_step
 from marl_pipeline.errors import UserError
+from marl_pipeline.pipeline import overlay
+from marl_pipeline.scenarios import registry
+from marl_pipeline.scenarios.presets import all_presets, choose
 
 
-@pytest.mark.parametrize("name", registry.ENVIRONMENTS)
+@pytest.mark.parametrize("name", registry.names())
 def test_every_built_in_environment_is_made(name: str) -> None:
     env = registry.make(name, 3, seed=1)
     assert env.num_envs == 3
     assert env.reset().state.shape == (3, env.state_size)
+
+
+def test_the_market_is_made_like_every_other_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From anywhere below a repository, on its parameters."""
+    root = small_checkout(tmp_path)
+    overlay.write(root, overlay.merge(root, "smoke", ["data.synthetic.symbols=5"]))
+    below = root / "notebooks"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    env = registry.make("market/portfolio", 4, seed=0, episode=8)
+    assert {group: spec.agents for group, spec in env.groups.items()} == {"symbols": 5, "master": 1}
+    assert env.reset().done.shape == (4,)
+
+
+@pytest.mark.parametrize("env", all_presets())
+def test_every_preset_of_a_scenario_is_of_an_environment_and_an_algorithm_that_there_are(env: str) -> None:
+    for algo, overrides in all_presets()[env].items():
+        assert choose(algo, env, {}) == algorithms.choose(algo, overrides) != algorithms.choose(algo, {})
+
+
+def test_the_users_word_counts_more_than_the_scenarios_and_that_more_than_the_default() -> None:
+    default = algorithms.choose("qmix", {}).settings
+    here = choose("qmix", "matrix/two_step", {"gamma": 0.7, "network": {"hidden": [32]}}).settings
+    assert default.gamma == 0.95
+    assert (here.gamma, here.network.hidden, here.batch) == (0.7, (32,), 32)
+    assert here.network.layer_norm != default.network.layer_norm
+    assert here.network.agent_ids == default.network.agent_ids
+
+
+def test_defaults_of_algorithms_name_no_environment() -> None:
+    for algo in algorithms.ALGORITHMS:
+        assert set(algorithms.preset(algo)) == {"envs", "default"}
 
 
 def test_options_reach_the_environment() -> None:
@@ -49,7 +85,7 @@ def test_the_users_own_environment_is_found_in_the_working_directory(
     ("name", "options", "message"),
     [
         ("mpe/simple_spred", {}, "'mpe/simple_spred' is not known; did you mean 'mpe/simple_spread'"),
-        ("chess", {}, r"'chess' is not known \(known: mpe/simple_spread, .*\), or write pettingzoo:<module>"),
+        ("chess", {}, r"'chess' is not known \(known: market/portfolio, .*\), or write pettingzoo:<module>"),
         ("no_such_module:Game", {}, "no module named 'no_such_module'"),
         ("mpe/simple_spread", {"agent": 3}, "unknown option 'agent'; did you mean 'agents'"),
         ("matrix/two_step", {"episode": 3}, r"unknown option 'episode' \(known: none\)"),

@@ -1,0 +1,3 @@
+"""Particle worlds: cooperative navigation."""
+
+NAMES = ("mpe/simple_spread",)
