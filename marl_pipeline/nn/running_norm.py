@@ -18,7 +18,8 @@ BOUND = 10.0
 
 
 class RunningNorm(nn.Module):
-    """Rows [..., width] less the mean, over the deviation, of all rows that were absorbed; as they are before that.
+    """Rows [..., width] less the mean, over the deviation, of all rows that were absorbed; as they are before that,
+    within the bounds.
 
     The statistics are buffers: a checkpoint and a saved policy carry them, and only a learner moves them, in two steps.
     `observe` takes in rows of a rollout and changes nothing yet; `absorb` counts them in. A learner absorbs after its
@@ -31,14 +32,14 @@ class RunningNorm(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(width, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self._observed: Moments | None = None
 
     def forward(self, rows: Tensor) -> Tensor:
         scale = (self.variance + SMALLEST).rsqrt()
-        return ((rows - self.mean) * scale).clamp(-BOUND, BOUND)
+        return ((rows - self.mean.to(rows.dtype)) * scale.to(rows.dtype)).clamp(-BOUND, BOUND)
 
     @torch.no_grad()
     def observe(self, rows: Tensor) -> None:
@@ -53,7 +54,7 @@ class RunningNorm(nn.Module):
             raise ValueError("nothing was observed since the last time")
         new = self._observed.of_all(reduction)
         self._observed = None
-        old = Moments(self.count, self.mean.double(), self.variance.double() * self.count)
+        old = Moments(self.count, self.mean, self.variance * self.count)
         both = old.joined(new)
         some = both.count > 0
         self.count.copy_(both.count)

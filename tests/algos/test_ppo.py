@@ -132,7 +132,7 @@ def test_the_team_reward_is_paid_to_all_alike():
 
 
 def test_sequences_need_memory_and_divide_the_horizon():
-    with pytest.raises(ValidationError, match="without memory"):
+    with pytest.raises(ValidationError, match="without recurrence"):
         settings("ppo", chunk=4)
     with pytest.raises(ValidationError, match="does not divide"):
         settings("ppo", {"recurrence": "gru"}, chunk=5)

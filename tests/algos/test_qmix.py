@@ -277,7 +277,7 @@ def test_the_mixer_sees_all_rows_where_an_environment_has_no_state():
             return type(step)(step.groups, step.state[:, :0], step.team_reward, step.terminated, step.truncated, {})
 
     algorithm = toy(environment=Stateless(8, 0))
-    assert algorithm._learned["mixer"].hidden.in_features == 2 * 3 + 1
+    assert algorithm._learned["mixer"].hidden.weight.shape[-1] == 2 * 3 + 1
     turns(algorithm, 4)
     assert math.isfinite(algorithm.advance().metrics["loss"])
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_values import ActionValueSettings, EpsilonGreedy, q_networks
-from marl_pipeline.algos.common.algorithm import Advance, require_finite
+from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
 from marl_pipeline.algos.common.optimizer_step import Descent, DescentSettings, TargetSettings, follow
