@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run repro test test-slow check lint types imports dependencies format lock clean
+.PHONY: help setup run repro test test-slow check lint types imports dependencies figures format lock clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ lock: setup ## Resolves requirements.lock again, keeping what still fits
 	@{ echo "# Versions that work together on Python 3.11, CPU and CUDA alike. Made by \`make lock\` from pyproject.toml."; \
 		sed 's/+cpu$$//' $(LOCK).new; } > $(LOCK)
 	@rm -f $(LOCK).new
+
+figures: setup ## Makes the figures of README and docs again (ONLY="name ...")
+	@$(BIN)/marl figures $(ONLY)
 
 clean: ## Removes what runs left behind; DVC's cache and .venv stay
 	@rm -rf .marl/checkpoints .marl/tracking .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

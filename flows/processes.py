@@ -1,19 +1,23 @@
-"""Stages as child processes: their lines as they come, their one-line errors, and a clean end on Ctrl-C."""
+"""Stages as processes of their own: their lines as they come, their one-line errors, and a clean end on Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Literal
+
+from marl_pipeline.pipeline import dag
+from marl_pipeline.pipeline.reproduction import Job
+from marl_pipeline.pipeline.warm import WarmProcess
 
 Outcome = Literal["ran", "restored from the cache", "up to date"]
 
@@ -42,15 +46,65 @@ class InterruptedStageError(Exception):
     """The run is being stopped: this stage was ended, or was not started."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works with: the stages as they were when it began, and the warm process that forks theirs."""
+
+    root: Path
+    survey: dag.Survey
+    warm: WarmProcess
+
+
+_PREPARED: dict[Path, Prepared] = {}
+
+
+@contextmanager
+def prepared(root: Path) -> Iterator[Prepared]:
+    """Reads the stages, and warms a process up for those that may run; inside another such block, that one's.
+
+    The warm process imports while the caller goes on, so begin early.
+    """
+    key = root.resolve()
+    if key in _PREPARED:
+        yield _PREPARED[key]
+        return
+    survey = dag.survey(root)
+    needed = _may_run(survey)
+    modules = [module for stage in survey.stages if stage.name in needed and (module := stage.module)]
+    warm = WarmProcess(root, modules, _environment())
+    if modules:
+        warm.start()
+    _PREPARED[key] = Prepared(root, survey, warm)
+    try:
+        yield _PREPARED[key]
+    finally:
+        del _PREPARED[key]
+        warm.close()
+
+
+def _may_run(survey: dag.Survey) -> set[str]:
+    """Stages that changed, and those below them."""
+    found: set[str] = set()
+    for stage in survey.stages:
+        if stage.name in survey.changes or found.intersection(stage.upstream):
+            found.add(stage.name)
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with this interpreter's tools first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path}
+
+
 class Children:
     """The stages of one run: at most `workers` at a time, all ended together."""
 
-    def __init__(self, root: Path, workers: int, env: dict[str, str]) -> None:
-        self._root = root
-        self._env = {**os.environ, **env, "MARL_FLOW_PID": str(os.getpid())}
-        self._env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self._env.get('PATH', '')}"
+    def __init__(self, prepared: Prepared, workers: int, env: Mapping[str, str]) -> None:
+        self._prepared = prepared
+        self._env = {**_environment(), **env, "MARL_FLOW_PID": str(os.getpid())}
         self._slots = threading.BoundedSemaphore(workers)
-        self._running: dict[int, subprocess.Popen[str]] = {}
+        self._running: set[int] = set()
         self._lock = threading.Lock()
         self.stopping = False
 
@@ -87,33 +141,31 @@ class Children:
                 except ProcessLookupError:
                     continue  # it has just ended by itself
 
-    def _run(self, name: str, on_line: Callable[[str], None]) -> tuple[int, list[str]]:
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-        process = subprocess.Popen(
-            command,
-            cwd=self._root,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        with self._lock:
-            self._running[process.pid] = process
-        if self.stopping:  # the signal came between the check and the start
-            self.stop(signal.SIGINT)
+    def _run(self, name: str, on_line: Callable[[str], None]) -> tuple[int | None, list[str]]:
+        """DVC's exit code, None if its process was killed, and every line."""
+        survey = self._prepared.survey
+        try:
+            module = next(stage.module for stage in survey.stages if stage.name == name)
+            group, connection, output = self._prepared.warm.fork(Job(name, self._env, survey), module)
+        except ChildProcessError as error:
+            raise StageFailedError(f"{name}: {error}") from error
         lines: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            text = line.strip()
-            if text and not text.startswith(_CHATTER) and not _EMPTY_FILE.fullmatch(text):
-                on_line(text)
-        code = process.wait()
-        with self._lock:
-            del self._running[process.pid]
+        with connection, output:
+            with self._lock:
+                self._running.add(group)
+            if self.stopping:  # the signal came between the check and the start
+                self.stop(signal.SIGINT)
+            for line in output:
+                lines.append(line.rstrip())
+                text = line.strip()
+                if text and not text.startswith(_CHATTER) and not _EMPTY_FILE.fullmatch(text):
+                    on_line(text)
+            try:
+                code: int | None = connection.recv()
+            except (EOFError, ConnectionResetError):
+                code = None
+            with self._lock:
+                self._running.remove(group)
         return code, lines
 
 
@@ -145,7 +197,7 @@ def _outcome(lines: list[str]) -> Outcome:
     return "up to date"
 
 
-def _reason(name: str, code: int, lines: list[str]) -> str:
+def _reason(name: str, code: int | None, lines: list[str]) -> str:
     """The stage's last error line; failing that DVC's; failing that the exit code."""
     for prefix in ("error: ", "ERROR: "):
         for line in reversed(lines):
@@ -154,4 +206,5 @@ def _reason(name: str, code: int, lines: list[str]) -> str:
     for line in reversed(lines):
         if line.startswith("ERROR: "):
             return line.removeprefix("ERROR: ")
-    return f"{name}: ended with code {code}; run again to resume"
+    end = "was killed" if code is None else f"ended with code {code}"
+    return f"{name}: {end}; run again to resume"

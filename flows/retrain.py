@@ -16,8 +16,15 @@ from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.board import Board, board
-from flows.processes import Children, InterruptedStageError, Outcome, StageFailedError, stopping_on_signals
-from marl_pipeline.config import load_params
+from flows.processes import (
+    Children,
+    InterruptedStageError,
+    Outcome,
+    Prepared,
+    StageFailedError,
+    prepared,
+    stopping_on_signals,
+)
 from marl_pipeline.pipeline import dag, overlay
 from marl_pipeline.pipeline.tracking import shipping, tracking_uri
 
@@ -28,9 +35,9 @@ _THREADS = 256  # tasks wait in threads for what they need; `run.workers` bounds
 class Retraining:
     """What the tasks of one flow run share."""
 
-    def __init__(self, root: Path, stages: tuple[dag.Stage, ...], show: Board, env: Mapping[str, str]) -> None:
-        self.children = Children(root, load_params(root / "params.yaml").run.workers, dict(env))
-        self.changed = dag.changes(root)
+    def __init__(self, ready: Prepared, show: Board, env: Mapping[str, str]) -> None:
+        self.children = Children(ready, ready.survey.params.run.workers, env)
+        self.changed = ready.survey.changes
         self.show = show
         self.ran: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -96,10 +103,9 @@ def retrain(profile: str | None = None, overrides: dict[str, Any] | None = None)
     if profile is not None or overrides:
         root = make_worktree(root, str(flow_run.id), profile, overrides or {})
     env = {"MARL_FLOW_RUN": str(flow_run.id), "MLFLOW_TRACKING_URI": tracking_uri(Path.cwd())}
-    stages = dag.read(root)
     os.environ["MLFLOW_TRACKING_URI"] = env["MLFLOW_TRACKING_URI"]
-    with shipping(root), board(len(stages)) as show:
-        run_all(Retraining(root, stages, show, env), stages)
+    with prepared(root) as ready, shipping(root), board(len(ready.survey.stages)) as show:
+        run_all(Retraining(ready, show, env), ready.survey.stages)
     return str(root / "reports")
 
 

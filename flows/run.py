@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flows.killed import end_orphaned_servers, mark_killed_runs, tagged_with_process
-from flows.processes import StageFailedError
-from flows.retrain import retrain
+from pathlib import Path
+
+from flows.processes import StageFailedError, prepared
 from marl_pipeline.errors import UserError
 
 
@@ -14,10 +14,14 @@ def run_flow() -> None:
     Raises:
         UserError: a stage failed; the message is the stage's own line.
     """
-    end_orphaned_servers()
-    mark_killed_runs()
-    try:
-        with tagged_with_process():
-            retrain()
-    except StageFailedError as error:
-        raise UserError(str(error)) from error
+    with prepared(Path.cwd()):  # before Prefect is imported: the warm process imports at the same time
+        from flows.killed import end_orphaned_servers, mark_killed_runs, tagged_with_process
+        from flows.retrain import retrain
+
+        end_orphaned_servers()
+        mark_killed_runs()
+        try:
+            with tagged_with_process():
+                retrain()
+        except StageFailedError as error:
+            raise UserError(str(error)) from error

@@ -7,9 +7,10 @@ value out of range, is one line that names it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -392,9 +393,102 @@ class GatesParams(Section):
 
 
 class ReportParams(Section):
+    """`primary` is the strategy that the gates judge."""
+
+    primary: str
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: int
     gates: GatesParams
+
+
+class InputsParams(Section):
+    """Whether a strategy's networks read what the supervised models and the encoder say."""
+
+    signals: bool = True
+    embeddings: bool = True
+
+
+class OverridesParams(Section):
+    """What a strategy changes of the sections that it is trained by. Costs and limits are the same for all."""
+
+    market: Mapping[str, Any] = {}
+    train_symbol_agents: Mapping[str, Any] = {}
+    train_master: Mapping[str, Any] = {}
+    fine_tune: Mapping[str, Any] = {}
+    walk_forward: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _the_market_stays_the_same(self) -> Self:
+        for section, allowed in (
+            ("market", ("reward", "master_reward", "guide")),
+            ("walk_forward", ("tune_bars", "tune_iterations")),
+        ):
+            for key in getattr(self, section):
+                if key not in allowed:
+                    raise ValueError(
+                        f"{section}.{key} is the same for all strategies; of {section} one may override "
+                        f"{', '.join(allowed)}"
+                    )
+        return self
+
+
+class HierarchyStrategy(Section):
+    """Symbol agents under a master, or with `master: none` under the full limits; an ablation has `overrides`."""
+
+    kind: Literal["hierarchy"]
+    master: Literal["learned", "none"] = "learned"
+    inputs: InputsParams = InputsParams()
+    overrides: OverridesParams = OverridesParams()
+
+
+class AlgorithmStrategy(Section):
+    """A policy that `algo` learns on the market of `env`, by whichever engine.
+
+    `timesteps` counts environment steps; `settings` is laid over the algorithm's preset, as `-S` of `marl train` is.
+    Without `env`, `ppo` and `dqn` learn one agent for the whole portfolio (`market/single`) and the others a team
+    (`market/portfolio`).
+    """
+
+    kind: Literal["algorithm"]
+    algo: str
+    engine: Literal["torch", "ray", "rllib", "sb3"] = "torch"
+    workers: Count = 1
+    timesteps: Count = 100_000
+    settings: Mapping[str, Any] = {}
+    env: Literal["market/portfolio", "market/accounts", "market/single"] | None = None
+    inputs: InputsParams = InputsParams()
+
+    @property
+    def environment(self) -> str:
+        single = self.algo in ("ppo", "dqn")
+        return self.env or ("market/single" if single else "market/portfolio")
+
+
+class RuleStrategy(Section):
+    """A rule that needs no training."""
+
+    kind: Literal["rule"]
+    rule: str
+    options: Mapping[str, Any] = {}
+
+
+Strategy = HierarchyStrategy | AlgorithmStrategy | RuleStrategy
+
+STRATEGIES: Mapping[str, type[Section]] = {
+    "hierarchy": HierarchyStrategy,
+    "algorithm": AlgorithmStrategy,
+    "rule": RuleStrategy,
+}
+"""By kind."""
+
+
+def _is_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", value):
+        raise ValueError("a strategy's name is part of file names: up to 40 letters, digits and _, a letter first")
+    return value
+
+
+StrategyName = Annotated[str, AfterValidator(_is_name)]
 
 
 class Params(Section):
@@ -410,8 +504,51 @@ class Params(Section):
     train_master: TrainMasterParams
     fine_tune: FineTuneParams
     walk_forward: WalkForwardParams
+    strategies: Annotated[Mapping[StrategyName, Annotated[Strategy, Field(discriminator="kind")]], Field(min_length=1)]
     report: ReportParams
     calibrate_rewards: CalibrateRewardsParams
+
+    @model_validator(mode="after")
+    def _strategies_fit(self) -> Self:
+        if self.report.primary not in self.strategies:
+            raise ValueError(
+                f"parameter 'report.primary': no such strategy: {self.report.primary} (known: "
+                f"{', '.join(self.strategies)})"
+            )
+        for name, strategy in self.strategies.items():
+            if isinstance(strategy, HierarchyStrategy):
+                for section in OverridesParams.model_fields:
+                    changes = getattr(strategy.overrides, section)
+                    try:
+                        overridden(getattr(self, section), changes)
+                    except ValidationError as error:
+                        words = explain(error, type(getattr(self, section)))
+                        raise ValueError(f"strategies.{name}.overrides.{section}: {words}") from None
+        return self
+
+
+S = TypeVar("S", bound=Section)
+
+
+def overridden(section: S, changes: Mapping[str, Any]) -> S:
+    """A section with some values changed, mapping by mapping; lists are replaced whole.
+
+    Raises:
+        ValidationError: an unknown key, or a bad value.
+    """
+    return type(section).model_validate(laid_over(section.model_dump(), changes)) if changes else section
+
+
+def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `overlay`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        current = merged.get(key)
+        if isinstance(current, Mapping) and isinstance(value, Mapping):
+            merged[key] = laid_over(current, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -445,12 +582,20 @@ def explain(error: ValidationError, model: type[Section]) -> str:
     """What is wrong with the values of `model`, in one line that names the parameter."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"])
+    loc: Sequence[str | int] = first["loc"]
+    known: tuple[Sequence[str | int], Any] = (loc, model)
+    if loc[:1] == ("strategies",) and len(loc) > 3:  # a strategy is of one of several kinds, and the kind is in `loc`
+        known = (loc[3:], STRATEGIES[str(loc[2])])
+        loc = (*loc[:2], *loc[3:])
+    where = ".".join(str(part) for part in loc if part != "[key]")
     match first["type"]:
         case "extra_forbidden":
-            text = f"unknown parameter '{where}'{_suggest(first['loc'], model)}"
+            text = f"unknown parameter '{where}'{_suggest(*known)}"
         case "missing":
             text = f"parameter '{where}' is missing"
+        case "union_tag_invalid" | "union_tag_not_found":
+            found = first["input"].get("kind") if isinstance(first["input"], Mapping) else first["input"]
+            text = f"parameter '{where}.kind': choose {', '.join(STRATEGIES)} (found {found!r})"
         case _ if not where:
             text = first["msg"].removeprefix("Value error, ")
         case _:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from marl_pipeline.agents.rules import RULES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,7 +27,13 @@ def test_every_parameter_is_explained_and_none_that_is_not_there() -> None:
     rows = re.findall(r"^\| (`[a-z_.`, ]+`) \|", (ROOT / "docs" / "parameters.md").read_text(), re.MULTILINE)
     told = {name for row in rows for name in re.findall(r"`([a-z_]+\.[a-z_.]+)`", row)}
     there = set(keys(params))
-    by_section = {"validate_data.severity", "train_master.mappo", "train_symbol_agents.ppo", "calibrate_rewards.ranges"}
+    by_section = {
+        "strategies",
+        "validate_data.severity",
+        "train_master.mappo",
+        "train_symbol_agents.ppo",
+        "calibrate_rewards.ranges",
+    }
     unexplained = {key for key in there - told if not any(key.startswith(f"{name}.") for name in by_section)}
     assert not unexplained
     assert told - by_section <= there
@@ -42,3 +50,10 @@ def test_links_between_documents_lead_somewhere() -> None:
         if page.exists():
             for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_rule_and_its_options_are_listed() -> None:
+    listed = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", (ROOT / "docs" / "rules.md").read_text(), re.MULTILINE))
+    assert listed.keys() == RULES.keys()
+    for name, kind in RULES.items():
+        assert set(re.findall(r"([a-z_]+)=", listed[name])) == set(kind.model_fields), name

@@ -23,6 +23,7 @@ class TradingMarket:
     """Attributes:
     view: what the agents see of the market, from bar `view.start` on.
     gamma: the learners' discount per step, for potential-based rewards.
+    has_master: whether a master directs a portfolio; without one the full limits are its only directive.
     """
 
     dataset: Dataset
@@ -32,6 +33,7 @@ class TradingMarket:
     directives: DirectivesParams
     gamma: float
     device: torch.device
+    has_master: bool = True
 
     @classmethod
     def build(
@@ -44,6 +46,7 @@ class TradingMarket:
         *,
         gamma: float,
         device: torch.device,
+        has_master: bool = True,
     ) -> TradingMarket:
         """Without signals or embeddings the agents see the features alone."""
         return cls(
@@ -54,6 +57,7 @@ class TradingMarket:
             directives=directives,
             gamma=gamma,
             device=device,
+            has_master=has_master,
         )
 
     def environment(
@@ -72,7 +76,7 @@ class TradingMarket:
         return TradingEnv(
             self.market,
             self.params,
-            self.directives,
+            self.directives if self.has_master or mode != "portfolio" else None,
             mode=mode,
             num_envs=num_envs,
             span=span,

@@ -60,7 +60,7 @@ def record(
     out: Annotated[Path, typer.Option(help="The episode file to write, as parquet.")],
     policy: Annotated[
         str,
-        typer.Option(help="random, hold, buy_and_hold, or a folder of trained weights such as models/rl/hierarchy."),
+        typer.Option(help="random, hold, buy_and_hold, or a folder of weights such as models/rl/policies/hierarchy."),
     ] = "random",
     episodes: Annotated[int, typer.Option(min=1, max=32_767, help="Played side by side.")] = 16,
     steps: Annotated[int, typer.Option(min=0, help="Of an episode, from random starts; 0 plays the span.")] = 128,

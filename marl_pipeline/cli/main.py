@@ -219,6 +219,24 @@ def _print_plan(root: Path, merged: Any, as_json: bool) -> None:
     Console().print(table(steps, root))
 
 
+@app.command("figures")
+def figures_(
+    names: Annotated[list[str] | None, typer.Argument(help="All of them by default.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Lists figures older than their code; exit code 1.")] = False,
+) -> None:
+    """Makes the figures of README and docs again, each by its command, with machine and commit."""
+    from marl_pipeline.bench import figures
+
+    root = repository()
+    if check:
+        old = figures.stale(root)
+        for name, why in old.items():
+            print(f"{name}: {why}")
+        raise typer.Exit(1 if old else 0)
+    for path in figures.make_figures(root, names or [], lambda name: print(f"figure {name}", flush=True)):
+        print(f"wrote {path}")
+
+
 def _print_summary(root: Path, as_json: bool) -> None:
     path = root / SUMMARY
     if not path.exists():

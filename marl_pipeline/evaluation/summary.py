@@ -32,27 +32,39 @@ class TrackRecord:
     """What `aggregate` leaves for the report.
 
     Attributes:
-        equity: chained equity of every seed (see `track_record.chain`).
-        trades: every fill of every seed.
+        equity: chained equity of every strategy and seed: `strategy`, then as in `track_record.chain`.
+        trades: every fill of every strategy and seed.
         baselines: name, ACCOUNT_COLUMNS.
         dataset: for sessions, names and the calendar.
+        kinds: strategy -> what kind it is, in the order to show them.
+        primary: the strategy that is judged.
     """
 
     equity: pd.DataFrame
     trades: pd.DataFrame
     baselines: pd.DataFrame
     dataset: Dataset
+    kinds: Mapping[str, str]
+    primary: str
+
+    def seeds_of(self, strategy: str) -> dict[int, pd.DataFrame]:
+        """One account per seed, in the order of the seeds' numbers."""
+        groups = self.equity[self.equity["strategy"] == strategy].groupby("seed", sort=True)
+        return {int(str(seed)): table.reset_index(drop=True) for seed, table in groups}
+
+    def headline_of(self, strategy: str) -> pd.DataFrame:
+        """The mean of a strategy's seeds."""
+        return combine(list(self.seeds_of(strategy).values()))
 
     @property
     def seeds(self) -> dict[int, pd.DataFrame]:
-        """One account per seed, in the order of the seeds' numbers."""
-        groups = self.equity.groupby("seed", sort=True)
-        return {int(str(seed)): table.reset_index(drop=True) for seed, table in groups}
+        """Of the primary strategy."""
+        return self.seeds_of(self.primary)
 
     @property
     def headline(self) -> pd.DataFrame:
-        """The mean of the seeds."""
-        return combine(list(self.seeds.values()))
+        """Of the primary strategy."""
+        return self.headline_of(self.primary)
 
     @property
     def baseline_accounts(self) -> dict[str, pd.DataFrame]:
@@ -90,8 +102,8 @@ def summarise(
 
     Args:
         trials: lines of `reports/trials.jsonl`: other configurations that were tried. A `sharpe` (annual) in them is
-            used for the spread over trials. The pipeline's own configuration counts as one more; its seeds do not,
-            since they are averaged and never picked from.
+            used for the spread over trials. Every strategy that is played counts as one more, since the primary one may
+            have been picked after seeing the others; its seeds do not, since they are averaged and never picked from.
         lineage: hashes of data, parameters and code.
         quality: figures of the data checks (`bars_hidden`, `share_hidden`, `findings`); may be empty.
 
@@ -103,7 +115,9 @@ def summarise(
     policy = record.metrics(headline)
     figures = {name: record.metrics(account) for name, account in accounts.items()}
     seed_figures = {seed: record.metrics(account) for seed, account in seeds.items()}
-    statistics = _statistics(record, headline, accounts, params, trials)
+    strategies = _strategies(record, accounts, params)
+    others = [part["metrics"]["sharpe"] for name, part in strategies.items() if name != record.primary]
+    statistics = _statistics(record, headline, accounts, params, trials, others)
     ends = session_ends(record.dataset.panel.session[headline["bar"].to_numpy()])
     evidence = Evidence(
         policy=policy,
@@ -122,7 +136,9 @@ def summarise(
         "reasons": reasons,
         "remarks": remarks(evidence),
         "gates": [gate.as_dict() for gate in gates],
+        "primary": record.primary,
         "policy": policy.as_dict(),
+        "strategies": strategies,
         "baselines": {name: metrics.as_dict() for name, metrics in figures.items()},
         "statistics": statistics.as_dict(),
         "windows": _windows(record, headline, accounts),
@@ -177,6 +193,7 @@ def _statistics(
     accounts: Mapping[str, pd.DataFrame],
     params: ReportParams,
     trials: Sequence[Mapping[str, Any]],
+    others: Sequence[float],
 ) -> _Statistics:
     year, confidence = record.sessions_per_year, params.gates.confidence
     samples, seed = params.bootstrap_samples, params.bootstrap_seed
@@ -190,8 +207,9 @@ def _statistics(
     }
     known = [float(trial["sharpe"]) for trial in trials if isinstance(trial.get("sharpe"), (int, float))]
     interval = sharpe_interval(own, year, confidence=confidence, samples=samples, seed=seed)
-    spread = np.array([interval.value, *known]) / math.sqrt(year)
-    deflated, lucky = deflated_sharpe(own, 1 + len(trials), spread)
+    spread = np.array([interval.value, *others, *known]) / math.sqrt(year)
+    count = 1 + len(others) + len(trials)
+    deflated, lucky = deflated_sharpe(own, count, spread)
     return _Statistics(
         sharpe=interval,
         excess=excess,
@@ -199,9 +217,41 @@ def _statistics(
         probabilistic=probabilistic_sharpe(own, 0.0),
         deflated=deflated,
         lucky_sharpe=lucky * math.sqrt(year),
-        trials=1 + len(trials),
+        trials=count,
         samples=samples,
     )
+
+
+def _strategies(
+    record: TrackRecord, accounts: Mapping[str, pd.DataFrame], params: ReportParams
+) -> dict[str, dict[str, Any]]:
+    """Every strategy on the same days: its figures, and its edges in Sharpe ratio with their intervals."""
+    headlines = {name: record.headline_of(name) for name in record.kinds}
+    returns = {name: record.daily_returns(account) for name, account in headlines.items()}
+    equal_weight = record.daily_returns(accounts["equal_weight"])
+
+    def edge(name: str, other: FloatArray) -> dict[str, float]:
+        interval = sharpe_difference(
+            returns[name],
+            other,
+            record.sessions_per_year,
+            confidence=params.gates.confidence,
+            samples=params.bootstrap_samples,
+            seed=params.bootstrap_seed,
+        )
+        return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+    return {
+        name: {
+            "kind": kind,
+            "metrics": record.metrics(headlines[name]).as_dict(),
+            "excess_sharpe": edge(name, equal_weight),
+            "against_primary": None if name == record.primary else edge(name, returns[record.primary]),
+            "costs": _costs(headlines[name]),
+            "seeds": [{"seed": seed, **record.metrics(one).as_dict()} for seed, one in record.seeds_of(name).items()],
+        }
+        for name, kind in record.kinds.items()
+    }
 
 
 def _windows(record: TrackRecord, headline: pd.DataFrame, accounts: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
@@ -238,8 +288,8 @@ def _test_span(record: TrackRecord, headline: pd.DataFrame, sessions: int) -> di
         "last": f"{headline['timestamp'].iloc[-1]:%Y-%m-%d}",
         "bars": len(headline),
         "sessions": sessions,
-        "fills": len(record.trades),
-        "kill_switch_bars": int(record.equity["kill_switch"].sum()),
+        "fills": int((record.trades["strategy"] == record.primary).sum()),
+        "kill_switch_bars": sum(int(seed["kill_switch"].sum()) for seed in record.seeds.values()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Trades one held-out window with one policy, and records every bar, position and fill."""
+"""Plays one held-out window and records every bar, position, fill and decision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.data.dataset import IntArray, Panel, TimeArray
-from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.evaluation.records import MODES, Curve, Record
@@ -35,8 +35,9 @@ def trade(
     window: int,
     seed: int,
     tuning: Sequence[Mapping[str, Any]] = (),
+    view: Environment | None = None,
 ) -> Record:
-    """A policy trades the span of `environment`; every agent takes its most probable action."""
+    """A policy trades the span of `environment`; every agent takes its most probable action. See `record_window`."""
     memory = policy.start(environment.num_envs)
 
     def act(timestep: Timestep) -> Mapping[str, Tensor]:
@@ -44,7 +45,7 @@ def trade(
         actions, memory = policy.act(timestep, memory, None)
         return actions
 
-    return record_window(environment, act, panel, window=window, seed=seed, tuning=tuning)
+    return record_window(environment, act, panel, window=window, seed=seed, tuning=tuning, view=view)
 
 
 @torch.no_grad()
@@ -56,6 +57,7 @@ def record_window(
     window: int,
     seed: int,
     tuning: Sequence[Mapping[str, Any]] = (),
+    view: Environment | None = None,
 ) -> Record:
     """Plays the whole span of a portfolio, E = 1, and records every bar, position, fill and decision.
 
@@ -65,14 +67,16 @@ def record_window(
         act: called once for each bar but the last.
         panel: gives the symbols' names and the bars' times.
         tuning: curves of the tuning before the window, as `Curve.as_json` gives them.
+        view: what `act` sees and steps, where that is a view of `environment`.
     """
-    timestep = environment.reset()
+    played = environment if view is None else view
+    timestep = played.reset()
     rows: Tables = {}
     _note(rows, _standing(environment))
     while not bool(timestep.done.all()):
         actions = act(timestep)
         ordered = _ordered(timestep, actions)
-        timestep = environment.step(actions)
+        timestep = played.step(actions)
         _note(rows, _standing(environment) | _flows(environment, timestep.info) | {"ordered": ordered})
     columns = {name: np.stack(values) for name, values in rows.items()}
     return Record(

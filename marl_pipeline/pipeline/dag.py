@@ -45,6 +45,12 @@ class Stage:
         """The name without its matrix item: `walk_forward`."""
         return self.name.partition("@")[0]
 
+    @property
+    def module(self) -> str:
+        """The module its command runs; "" if the command is not `python -m` and a module."""
+        words = shlex.split(self.cmd)
+        return words[2] if words[:2] == ["python", "-m"] else ""
+
 
 def read(root: Path = Path()) -> tuple[Stage, ...]:
     """All stages, upstream before downstream, otherwise in the order of `dvc.yaml`.
@@ -113,17 +119,70 @@ def resolve(argv: Sequence[str], root: Path = Path()) -> Task:
         stages = _read(repo)
         stage = find(stages, argv)
         node = next(node for node in repo.index.stages if node.name == stage.name)
-        deps: dict[str, str] = {}
-        values: dict[str, Any] = {}
-        for dep in node.deps:
-            if not dep.exists:
-                raise UserError(f"{_relative(dep, repo.root_dir)}: no such file or folder; run what makes it first")
-            value = dep.get_hash().value
-            if isinstance(value, dict):
-                values.update(value)
-            else:
-                deps[_relative(dep, repo.root_dir)] = str(value)
-        return Task(stage, stages, params, Inputs(deps, _digest({"cmd": stage.cmd, "deps": deps, "params": values})))
+        return Task(stage, stages, params, _inputs(node, repo.root_dir))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a run reads at its start.
+
+    Attributes:
+        stages: as `read` gives them.
+        changes: as `changes` gives them.
+        params: all parameters.
+        sources: a hash of `dvc.yaml` and `params.yaml`.
+    """
+
+    stages: tuple[Stage, ...]
+    changes: Mapping[str, Sequence[str]]
+    params: Params
+    sources: str
+
+    def task(self, node: Any) -> Task | None:
+        """The stage that DVC is about to run, as its process sees it; None if `dvc.yaml` or `params.yaml` changed.
+
+        Args:
+            node: DVC's own stage, whose dependencies it has just hashed.
+        """
+        root = node.repo.root_dir
+        stage = next((stage for stage in self.stages if stage.name == node.name), None)
+        if stage is None or self.sources != _sources(Path(root)):
+            return None
+        return Task(stage, self.stages, self.params, _inputs(node, root))
+
+
+def survey(root: Path = Path()) -> Survey:
+    """Stages, changes and parameters of one moment.
+
+    Raises:
+        UserError: `dvc.yaml` or `params.yaml` is missing, malformed or cyclic.
+    """
+    with _repo(root) as repo:
+        sources = _sources(root)
+        return Survey(_read(repo), _changes(repo), load_params(root / "params.yaml"), sources)
+
+
+def _sources(root: Path) -> str:
+    return _digest([(root / name).read_text() for name in ("dvc.yaml", "params.yaml") if (root / name).exists()])
+
+
+def _inputs(node: Any, root: str) -> Inputs:
+    """What DVC's stage reads now.
+
+    Raises:
+        UserError: something is missing.
+    """
+    deps: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for dep in node.deps:
+        if not dep.exists:
+            raise UserError(f"{_relative(dep, root)}: no such file or folder; run what makes it first")
+        value = dep.get_hash().value
+        if isinstance(value, dict):
+            values.update(value)
+        else:
+            deps[_relative(dep, root)] = str(value)
+    return Inputs(deps, _digest({"cmd": str(node.cmd), "deps": deps, "params": values}))
 
 
 def changes(root: Path = Path()) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params, restrict
 from marl_pipeline.errors import UserError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 CHECKPOINTS = Path(".marl/checkpoints")
 DURATIONS = Path(".marl/durations")
 PARTIAL = ".partial-"
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Variables that bound the threads of numeric libraries; most read them when they are loaded."""
 
 USER_ERROR, NO_SPACE, INTERRUPTED = 2, 3, 130
 
@@ -52,13 +56,13 @@ class StageContext:
 
     Attributes:
         params: the parameters, restricted to those that dvc.yaml declares for the stage.
-        item: which of a matrix this is, as {"window": 0, "seed": 1}; empty for a single stage.
+        item: which of a matrix this is, as {"strategy": "hierarchy", "window": 0, "seed": 1}; empty for a single stage.
         on_step: to be called after each unit of work.
         root: outputs are relative to it.
     """
 
     params: Params
-    item: Mapping[str, int] = field(default_factory=dict)
+    item: Mapping[str, Any] = field(default_factory=dict)
     on_step: OnStep = silent
     root: Path = Path()
     recorder: Recorder = field(default_factory=NoRecorder)
@@ -104,23 +108,44 @@ class StageContext:
 
 def main(run: Callable[[StageContext], None]) -> None:
     """Runs the stage of the calling module as dvc.yaml describes it, and exits the process."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    if "DVC_ROOT" in os.environ:
-        threading.Thread(target=_end_with_parents, daemon=True).start()
+    _end_when_told()
     module = sys.modules["__main__"].__spec__
     if module is None:
         raise RuntimeError("a stage is run as `python -m marl_pipeline.stages.<name>`")
     sys.exit(execute(run, module.name, sys.argv[1:]))
 
 
+def run_forked(module: str, argv: list[str], task: dag.Task | None) -> int:
+    """What `python -m module argv` does, in a process that was forked for it from a warm one; the exit code."""
+    _end_when_told()
+    run: Callable[[StageContext], None] = importlib.import_module(module).run
+    return execute(run, module, argv, task=task)
+
+
+def _end_when_told() -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
+    if "DVC_ROOT" in os.environ:
+        threading.Thread(target=_end_with_parents, daemon=True).start()
+
+
 def execute(
-    run: Callable[[StageContext], None], module: str, argv: list[str], root: Path = Path(), record: bool = True
+    run: Callable[[StageContext], None],
+    module: str,
+    argv: list[str],
+    root: Path = Path(),
+    record: bool = True,
+    task: dag.Task | None = None,
 ) -> int:
-    """Runs one stage; the exit code. `record` says whether MLflow gets a run."""
+    """Runs one stage; the exit code.
+
+    Args:
+        record: whether MLflow gets a run.
+        task: what `dag.resolve` would say now, if the caller knows it.
+    """
     name = module.rpartition(".")[2]
     try:
         item = _parse_item(argv)
-        task = dag.resolve([module, *argv], root)
+        task = task or dag.resolve([module, *argv], root)
         name = task.stage.name
         if _prune(task.stage, task.stages, root):
             task = dag.resolve([module, *argv], root)
@@ -133,7 +158,7 @@ def execute(
 def _run_recorded(
     run: Callable[[StageContext], None],
     task: dag.Task,
-    item: Mapping[str, int],
+    item: Mapping[str, Any],
     root: Path,
     record: bool,
 ) -> None:
@@ -167,7 +192,7 @@ def _run_recorded(
             ship_unless_shipped(root)
 
 
-def _tags(task: dag.Task, item: Mapping[str, int], root: Path) -> dict[str, str]:
+def _tags(task: dag.Task, item: Mapping[str, Any], root: Path) -> dict[str, str]:
     """What every run can be found by; a stage of learning overrides the two "none" by `context.set_tags`."""
     return {
         "stage": task.stage.group,
@@ -193,7 +218,7 @@ def set_threads(threads: int, device: str) -> None:
 
         if not torch.cuda.is_available():
             raise UserError("device cuda: torch finds no GPU here; use cpu, or install torch for this machine's driver")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    for name in THREADS:
         os.environ[name] = str(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from threadpoolctl import threadpool_limits
@@ -209,8 +234,9 @@ def set_threads(threads: int, device: str) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _parse_item(argv: list[str]) -> dict[str, int]:
+def _parse_item(argv: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--strategy")
     parser.add_argument("--window", type=int)
     parser.add_argument("--seed", type=int)
     try:
@@ -218,7 +244,7 @@ def _parse_item(argv: list[str]) -> dict[str, int]:
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
     if rest:
-        raise UserError(f"unknown arguments {rest}; a stage takes --window and --seed")
+        raise UserError(f"unknown arguments {rest}; a stage takes --strategy, --window and --seed")
     return {key: value for key, value in vars(known).items() if value is not None}
 
 

@@ -96,6 +96,7 @@ def merge(
         _lay_over(values, _materialise(_parse_override(override), root, cwd, inputs), f"-S {override}")
         changed = True
     if changed:
+        _drop_strategies(values)
         text = _dump(values)
     origin = f"-S {' '.join(overrides)}" if overrides and profile is None else (profile or str(PARAMS))
     _check(root, values, origin, inputs)
@@ -175,6 +176,13 @@ def _lay_over(base: Any, overlay: Mapping[str, Any], origin: str) -> None:
             _lay_over(current, value, origin)
         else:
             base[place] = _styled(value)
+
+
+def _drop_strategies(values: Any) -> None:
+    """A strategy that an overlay sets to null is not played."""
+    strategies = values.get("strategies")
+    for name in [name for name, value in strategies.items() if value is None] if strategies else ():
+        del strategies[name]
 
 
 def _styled(value: Any) -> Any:

@@ -17,9 +17,9 @@ BASELINES = Path("reports/baselines.parquet")
 """The chained track records and the baselines' accounts."""
 
 
-def record_folder(window: int, seed: int, root: Path = WALK_FORWARD) -> Path:
-    """Where the record of one window and seed lies."""
-    return root / f"window_{window}_seed_{seed}"
+def record_folder(strategy: str, window: int, seed: int, root: Path = WALK_FORWARD) -> Path:
+    """Where the record of one strategy, window and seed lies."""
+    return root / strategy / f"window_{window}_seed_{seed}"
 
 
 def save_record(folder: Path, record: Record) -> None:

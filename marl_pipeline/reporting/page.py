@@ -17,8 +17,11 @@ from marl_pipeline.reporting.text import (
     headline,
     left_out,
     lineage_rows,
+    others_of,
     seed_rows,
     statistics_lines,
+    strategy_head,
+    strategy_rows,
     window_rows,
     written,
 )
@@ -61,6 +64,7 @@ def page(
         card(figure(hero)),
         grid(*cards, section("What trading cost", _costs(summary))),
         section("Gates", _gates(summary)),
+        *([section("Strategies side by side", _strategies(summary))] if others_of(summary) else []),
         section("The policy beside its baselines", _metrics(summary)),
         section("How sure this is", bullets(statistics_lines(summary))),
         section("Window by window", windows),
@@ -125,6 +129,14 @@ def _metrics(summary: Mapping[str, Any]) -> str:
         for name, (title, kind) in METRIC_TITLES.items()
     ]
     return table(("", *accounts), rows, kind="metrics")
+
+
+def _strategies(summary: Mapping[str, Any]) -> str:
+    words = (
+        "The gates judge the primary strategy alone; the others traded the same windows with the same seeds at the "
+        "same costs. An interval that includes zero cannot be told from no difference."
+    )
+    return table(strategy_head(summary), strategy_rows(summary), kind="strategies") + note(words)
 
 
 def _costs(summary: Mapping[str, Any]) -> str:

@@ -47,6 +47,33 @@ def equity_picture(
     )
 
 
+def strategies_picture(accounts: Mapping[str, pd.DataFrame]) -> Picture:
+    """Growth of 1 of every strategy, the primary one first, and of equal weight, the last.
+
+    Beyond the colours that can be told apart the lines are dashed.
+    """
+
+    def draw(axes: Axes) -> None:
+        last = len(accounts) - 1
+        for index, account in reversed(list(enumerate(accounts.values()))):
+            colour = INK if index == last else SERIES[index % len(SERIES)]
+            dash = (0, (4, 3)) if index == last or index >= len(SERIES) else "-"
+            rows = thin(len(account))
+            axes.plot(
+                account["timestamp"].iloc[rows].to_numpy(),
+                _growth(account)[rows],
+                color=colour,
+                linewidth=2.4 if index == 0 else 1.4,
+                linestyle=dash,
+            )
+        _log_growth(axes, [_growth(account) for account in accounts.values()])
+        dates(axes)
+
+    legend = tuple((label, index % len(SERIES)) for index, label in enumerate(list(accounts)[:-1]))
+    caption = f"Mean of the seeds of each strategy, after all costs; dashed: {list(accounts)[-1]}. Log scale."
+    return Picture("strategies", "Strategies side by side", caption, svg("strategies", PHONE, draw), legend=legend)
+
+
 def drawdown_picture(accounts: Mapping[str, pd.DataFrame], limit: float) -> Picture:
     """Fall from the peak so far; the policy filled, and the gate as a dashed line."""
 

@@ -40,8 +40,10 @@ th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line)
 th{color:var(--soft);font-weight:500}
 .n{text-align:right;padding:6px 0 6px 10px;white-space:nowrap}
 th.n{white-space:normal}
-.metrics td:nth-child(2){font-weight:700}
-.metrics td:first-child,.metrics th:first-child{position:sticky;left:0;background:var(--card)}
+.metrics td:nth-child(2),.strategies tbody tr:first-child td{font-weight:700}
+.strategies td:nth-child(2),.strategies th:nth-child(2){text-align:left}
+.metrics td:first-child,.metrics th:first-child,.strategies td:first-child,.strategies th:first-child
+{position:sticky;left:0;background:var(--card)}
 .gates tr:not(.words) td{border-bottom:0}.words td{padding-top:0;color:var(--soft);white-space:normal}
 .pass,.fail{font-size:.8125rem;font-weight:700;padding:1px 8px;border-radius:99px;border:1px solid}
 .pass{color:var(--good)}.fail{color:var(--bad)}

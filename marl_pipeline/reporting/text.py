@@ -94,7 +94,7 @@ def gate_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
 
 
 def accounts_of(summary: Mapping[str, Any]) -> dict[str, Mapping[str, float | None]]:
-    """Title -> metrics, the policy first."""
+    """Title -> metrics, the policy (the primary strategy) first."""
     named = {BASELINE_TITLES.get(name, name): figures for name, figures in summary["baselines"].items()}
     benchmark = f"Benchmark ({summary['data']['benchmark']})"
     return {"Policy": summary["policy"]} | {
@@ -118,9 +118,89 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     figures.add_column("")
     for title in SHORT_TITLES.values():
         figures.add_column(title, justify="right", no_wrap=True)
-    for title, metrics in accounts_of(summary).items():
+    policy, *baselines = accounts_of(summary).items()
+    strategies = [(name, part["metrics"]) for name, part in others_of(summary).items()]
+    for title, metrics in ((policy_title(summary), policy[1]), *strategies, *baselines):
         figures.add_row(title, *(written(metrics[name], METRIC_TITLES[name][1]) for name in SHORT_TITLES))
-    return Group(head, reasons, gates, figures)
+    if not strategies:
+        return Group(head, reasons, gates, figures)
+    edges = Table(title=f"Edges in Sharpe ratio, with their {level(summary)} intervals", title_justify="left")
+    for column in ("strategy", "over equal weight", f"over {summary['primary']}", "seeds from"):
+        edges.add_column(column, justify="left" if column == "strategy" else "right")
+    for row in edge_rows(summary):
+        edges.add_row(*row)
+    return Group(head, reasons, gates, figures, edges)
+
+
+def policy_title(summary: Mapping[str, Any]) -> str:
+    """The policy bears its name where others stand beside it."""
+    return f"{summary['primary']} (primary)" if others_of(summary) else "Policy"
+
+
+def others_of(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Every strategy but the primary one."""
+    return {name: part for name, part in summary["strategies"].items() if name != summary["primary"]}
+
+
+def level(summary: Mapping[str, Any]) -> str:
+    """Confidence of the intervals: 95%."""
+    return f"{100 * summary['statistics']['sharpe']['confidence']:.0f}%"
+
+
+def interval(edge: Mapping[str, float] | None) -> str:
+    """0.12 (-0.30 to 0.55)."""
+    if edge is None:
+        return "\u2013"
+    low, high = written(edge["low"], "number"), written(edge["high"], "number")
+    return f"{written(edge['value'], 'number')} ({low} to {high})"
+
+
+def edge_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Strategy, its edge over equal weight, over the primary strategy, and the range of its seeds."""
+    primary = summary["strategies"][summary["primary"]]
+    return [
+        (name, interval(part["excess_sharpe"]), interval(part["against_primary"]), _range_of_seeds(part))
+        for name, part in ((policy_title(summary), primary), *others_of(summary).items())
+    ]
+
+
+def _range_of_seeds(part: Mapping[str, Any]) -> str:
+    sharpes = [seed["sharpe"] for seed in part["seeds"]]
+    low, high = written(min(sharpes), "number"), written(max(sharpes), "number")
+    return low if low == high else f"{low} to {high}"
+
+
+STRATEGY_HEAD = (
+    "strategy", "kind", "Sharpe", "seeds", "return a year", "deepest drawdown", "turnover a day", "costs a year",
+)  # fmt: skip
+
+
+def strategy_head(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    words = level(summary)
+    return (*STRATEGY_HEAD, f"over equal weight ({words})", f"over {summary['primary']} ({words})")
+
+
+def strategy_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The one table of all strategies, the primary one first, and of the baselines on the same days."""
+    shown = ("annual_return", "max_drawdown", "turnover_per_day", "annual_cost")
+    rows = []
+    primary = summary["strategies"][summary["primary"]]
+    parts = ((policy_title(summary), primary), *others_of(summary).items())
+    for (title, part), (_, over_equal, over_primary, seeds) in zip(parts, edge_rows(summary), strict=True):
+        metrics = part["metrics"]
+        figures = (written(metrics[name], METRIC_TITLES[name][1]) for name in shown)
+        rows.append(
+            (title, part["kind"], written(metrics["sharpe"], "number"), seeds, *figures, over_equal, over_primary)
+        )
+    excess = summary["statistics"]["excess_sharpe"]
+    for name, metrics in summary["baselines"].items():
+        figures = (written(metrics[figure], METRIC_TITLES[figure][1]) for figure in shown)
+        own = excess.get(name)
+        turned = None if own is None else {"value": -own["value"], "low": -own["high"], "high": -own["low"]}
+        sharpe = written(metrics["sharpe"], "number")
+        title = BASELINE_TITLES.get(name, name)
+        rows.append((title, "baseline", sharpe, "\u2013", *figures, "\u2013", interval(turned)))
+    return rows
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -202,6 +282,11 @@ def markdown(summary: Mapping[str, Any]) -> str:
                 (title, value, asked, "pass" if passed else "**fail**")
                 for title, value, asked, passed in gate_rows(summary)
             ],
+        ),
+        *(
+            ("## Strategies side by side", _table(strategy_head(summary), strategy_rows(summary)))
+            if others_of(summary)
+            else ()
         ),
         "## Policy beside its baselines",
         metrics_markdown(summary),

@@ -1,4 +1,5 @@
-"""Stage `aggregate`: windows become one out-of-sample track record per seed, beside the baselines on the same bars."""
+"""Stage `aggregate`: windows become one out-of-sample track record per strategy and seed, beside the baselines on the
+same bars."""
 
 from __future__ import annotations
 
@@ -18,25 +19,27 @@ def run(context: StageContext) -> None:
     params, root = context.params, context.root
     dataset = load_dataset(root / DATASET, mmap=True)
     windows = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)
-    seeds = params.run.seeds
+    played = [(name, seed) for name in params.strategies for seed in params.run.seeds]
     equities, trades = [], []
-    for step, seed in enumerate(seeds, start=1):
-        records = [load_record(record_folder(window.index, seed, root / WALK_FORWARD)) for window in windows]
+    for step, (name, seed) in enumerate(played, start=1):
+        records = [load_record(record_folder(name, window.index, seed, root / WALK_FORWARD)) for window in windows]
         equity, fills = chain(records, dataset.panel.symbols, params.market)
-        equities.append(equity)
-        trades.append(fills)
+        equities.append(_named("strategy", name, equity))
+        trades.append(_named("strategy", name, fills))
         growth = float(equity["equity"].iloc[-1] / equity["equity"].iloc[0])
-        context.on_step("track record", step, len(seeds) + 1, {"net_return": growth - 1.0})
+        context.on_step("track record", step, len(played) + 1, {"net_return": growth - 1.0})
     accounts = baselines(dataset, load_signals(root / SIGNALS), windows, params.market)
-    named = [pd.concat([_names(name, table), table], axis=1) for name, table in accounts.items()]
-    context.on_step("baselines", len(seeds) + 1, len(seeds) + 1, {})
+    named = [_named("name", name, table) for name, table in accounts.items()]
+    context.on_step("baselines", len(played) + 1, len(played) + 1, {})
     for path, tables in ((EQUITY, equities), (TRADES, trades), (BASELINES, named)):
         with context.output(path) as target:
             save_table(target, pd.concat(tables, ignore_index=True))
 
 
-def _names(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"name": pd.Series([name] * len(table), index=table.index, dtype="str")})
+def _named(column: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with a first column that holds `name`."""
+    names = pd.DataFrame({column: pd.Series([name] * len(table), index=table.index, dtype="str")})
+    return pd.concat([names, table], axis=1)
 
 
 if __name__ == "__main__":

@@ -25,18 +25,19 @@ from marl_pipeline.reporting.pictures import (
     drawdown_picture,
     equity_picture,
     positions_picture,
+    strategies_picture,
 )
 from marl_pipeline.reporting.text import markdown
 from marl_pipeline.store.dataset import load_dataset
-from marl_pipeline.store.paths import DATASET, HIERARCHY, MASTER, SYMBOL_AGENTS, seed_folder
+from marl_pipeline.store.paths import DATASET, MASTER, POLICIES, SYMBOL_AGENTS, policy_folder
 from marl_pipeline.store.policies import load_metadata
 from marl_pipeline.store.trials import TRIALS, read_trials
 
 SUMMARY = Path("reports/rl_validation_summary")
 VALIDATION = Path("data/validation_report.json")
 
-TIERS = (("Symbol agents", SYMBOL_AGENTS), ("Master", MASTER), ("Fine-tuning", HIERARCHY))
-CURVES_PER_TIER = 4
+TIERS = (("Symbol agents", SYMBOL_AGENTS), ("Master", MASTER), ("Fine-tuning", POLICIES))
+CURVES_PER_TIER, CURVES_OF_OTHERS = 4, 1
 TELLING = ("validation", "net", "reward", "return", "entropy", "value", "policy")
 """Words in the names of curves worth showing, most telling first."""
 
@@ -48,6 +49,8 @@ def run(context: StageContext) -> None:
         trades=load_table(root / TRADES),
         baselines=load_table(root / BASELINES),
         dataset=load_dataset(root / DATASET, mmap=True),
+        kinds={name: strategy.kind for name, strategy in params.strategies.items()},
+        primary=params.report.primary,
     )
     validation = json.loads((root / VALIDATION).read_text())
     summary = summarise(
@@ -61,7 +64,7 @@ def run(context: StageContext) -> None:
             "findings": {rule["rule"]: rule["count"] for rule in validation["rules"] if rule["count"]},
         },
     )
-    training = training_pictures(root, params.run.seeds)
+    training = training_pictures(root, list(record.kinds), params.report.primary, params.run.seeds)
     html = page(summary, track_pictures(record, params.report), training, quality_rows(validation))
     text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     for suffix, content in ((".json", text), (".md", markdown(summary)), (".html", html)):
@@ -74,7 +77,7 @@ def run(context: StageContext) -> None:
 
 
 def track_pictures(record: TrackRecord, params: ReportParams) -> list[Picture]:
-    """Equity, drawdown, positions, and exposure with the directives."""
+    """Equity, drawdown, positions, exposure with the directives, and all strategies where there are several."""
     headline, seeds, accounts = record.headline, record.seeds, record.baseline_accounts
     named = {
         "policy": headline,
@@ -82,9 +85,11 @@ def track_pictures(record: TrackRecord, params: ReportParams) -> list[Picture]:
         f"benchmark ({record.dataset.benchmark_name})": accounts["benchmark"],
         "SL thresholds": accounts["sl_thresholds"],
     }
+    others = {name: record.headline_of(name) for name in record.kinds if name != record.primary}
     tables = list(seeds.values())
     weights, what = grouped_weights(tables, record.dataset)
     mode = np.stack([table["directive_mode"].to_numpy() for table in tables])
+    side_by_side = [strategies_picture({record.primary: headline, **others, "equal weight": accounts["equal_weight"]})]
     return [
         equity_picture(named, seeds, window_edges(record.equity)),
         drawdown_picture(dict(list(named.items())[:3]), params.gates.max_drawdown),
@@ -95,25 +100,35 @@ def track_pictures(record: TrackRecord, params: ReportParams) -> list[Picture]:
             np.mean([table["directive_risk"].to_numpy() for table in tables], axis=0),
             np.stack([(mode == index).mean(axis=0) for index in range(len(MODES))], axis=1),
         ),
+        *(side_by_side if others else ()),
     ]
 
 
-def training_pictures(root: Path, seeds: Sequence[int]) -> list[Picture]:
-    """The most telling curves of each tier, one line per seed; a tier that left none is passed over."""
+def training_pictures(root: Path, strategies: Sequence[str], primary: str, seeds: Sequence[int]) -> list[Picture]:
+    """The most telling curves of each phase, one line per seed, the primary strategy first; a phase that left none is
+    passed over."""
     pictures: list[Picture] = []
-    for title, tier in TIERS:
-        curves: dict[str, dict[str, Curve]] = defaultdict(dict)
-        for seed in seeds:
-            folder = seed_folder(root / tier, seed)
-            metadata: Mapping[str, Any] = load_metadata(folder) if (folder / "metadata.json").exists() else {}
-            for value in metadata.get("curves", ()):
-                curve = Curve.from_json(value)
-                if curve.x:
-                    curves[curve.name][f"seed {seed}"] = curve
-        for name in sorted(curves, key=_how_telling)[:CURVES_PER_TIER]:
-            shown = name.replace("_", " ").replace("/", ": ")
-            pictures.append(curve_picture(f"curve-{len(pictures)}", f"{title}: {shown}", curves[name]))
+    for strategy in sorted(strategies, key=lambda name: name != primary):
+        most = CURVES_PER_TIER if strategy == primary else CURVES_OF_OTHERS
+        for title, tier in TIERS:
+            curves = _curves([policy_folder(root / tier, strategy, seed) for seed in seeds], seeds)
+            for name in sorted(curves, key=_how_telling)[:most]:
+                shown = name.replace("_", " ").replace("/", ": ")
+                words = f"{title}: {shown}" if strategy == primary else f"{strategy}, {title.lower()}: {shown}"
+                pictures.append(curve_picture(f"curve-{len(pictures)}", words, curves[name]))
     return pictures
+
+
+def _curves(folders: Sequence[Path], seeds: Sequence[int]) -> dict[str, dict[str, Curve]]:
+    """Name of a figure -> seed -> its curve, of what has one."""
+    curves: dict[str, dict[str, Curve]] = defaultdict(dict)
+    for seed, folder in zip(seeds, folders, strict=True):
+        metadata: Mapping[str, Any] = load_metadata(folder) if (folder / "metadata.json").exists() else {}
+        for value in metadata.get("curves", ()):
+            curve = Curve.from_json(value)
+            if curve.x:
+                curves[curve.name][f"seed {seed}"] = curve
+    return curves
 
 
 def _how_telling(name: str) -> tuple[int, str]:

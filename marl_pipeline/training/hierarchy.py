@@ -37,6 +37,7 @@ from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
 from marl_pipeline.training.engines.task import Task, Trained
+from marl_pipeline.training.loop import Played
 
 Weights = Mapping[str, Tensor]
 
@@ -55,11 +56,8 @@ class Tiers:
         """Raises:
         UserError: an unknown or missing setting, or a bad value.
         """
-        return HierarchySettings(symbols=ppo_settings(self.symbols), master=mappo_settings(self.master), learn=learn)
-
-    def symbols_alone(self) -> HierarchySettings:
-        """Of symbol agents without a master."""
-        return HierarchySettings(symbols=ppo_settings(self.symbols), master=None, learn=("symbols",))
+        master = mappo_settings(self.master) if "master" in learn else None
+        return HierarchySettings(symbols=ppo_settings(self.symbols), master=master, learn=learn)
 
 
 def ppo_settings(params: TrainSymbolAgentsParams) -> PPOSettings:
@@ -98,6 +96,10 @@ def net_log_growth(environment: TradingEnv, policy: Policy) -> Tensor:
     return (total / environment.params.reward_scale).reshape(1)
 
 
+def _validated(environment: TradingEnv, policy: Policy) -> Played:
+    return Played(net_log_growth(environment, policy))
+
+
 def train_symbol_agents(
     market: TradingMarket,
     tiers: Tiers,
@@ -112,7 +114,7 @@ def train_symbol_agents(
 
     Directives are drawn at random per episode, so that the agents know what to do under any master.
     """
-    params, settings = tiers.symbols, tiers.symbols_alone()
+    params, settings = tiers.symbols, tiers.settings("symbols")
     episode = min(params.episode, len(train_span) // 2)
     volatility, liquid = calmness(market.dataset), liquidity(market.dataset, train_span.stop)
 
@@ -201,19 +203,18 @@ def fine_tune(
     on_step: OnStep,
     checkpoint: Checkpointer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Both tiers together on a shared portfolio, each at its low learning rate.
+    """Both tiers together on a shared portfolio, each at its low learning rate; or the symbol agents, without a master.
 
     Without a `validation_span` (tuning inside a walk-forward window, where what follows is held out) the last
     weights are kept. Without `iterations` the weights are handed on as they are.
     """
     if iterations == 0:
         return dict(weights), {"selected_steps": 0, "best_validation_net": None, "curves": []}
-    settings = tiers.settings("symbols", "master")
+    learn: tuple[Tier, ...] = ("symbols", "master") if market.has_master else ("symbols",)
+    settings = tiers.settings(*learn)
+    rates = {"symbols": params.symbol_learning_rate, "master": params.master_learning_rate}
     settings = settings.model_copy(
-        update={
-            "symbols": _at_rate(settings.symbols, params.symbol_learning_rate),
-            "master": _at_rate(mappo_settings(tiers.master), params.master_learning_rate),
-        }
+        update={tier: _at_rate(getattr(settings, tier), rates[tier]) for tier in settings.learn}
     )
     trained = _train_in_portfolio(
         market,
@@ -240,7 +241,7 @@ def hierarchy_policy(market: TradingMarket, tiers: Tiers, weights: Weights, mode
         UserError: the weights do not fit.
     """
     environment = market.environment(mode, span, num_envs=1, episode=None, seed=0)
-    settings = tiers.settings("symbols", "master") if "master" in environment.groups else tiers.symbols_alone()
+    settings = tiers.settings("symbols", "master") if "master" in environment.groups else tiers.settings("symbols")
     algorithm = Hierarchy(environment, market.inputs(environment.groups), settings, seed=0, timesteps=1)
     algorithm.load_weights(weights)
     return algorithm.policy
@@ -328,7 +329,7 @@ def _train(
         timesteps=timesteps,
         workers=workers,
         device=market.device,
-        evaluate=partial(net_log_growth, validation) if validation is not None else None,
+        evaluate=partial(_validated, validation) if validation is not None else None,
         evaluate_every=evaluate_every,
         checkpoint=checkpoint,
         checkpoint_every=max(evaluate_every, 1),

@@ -41,8 +41,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the untrained weights of a hierarchy, and of symbol agents alone."""
     root = prepared(tmp_path_factory.mktemp("checkout"))
     weights = untrained(root)
-    save_policy(root / "models/rl/hierarchy/seed_2", weights, {})
-    save_policy(root / "models/rl/symbol_agents/seed_2", {"symbols": weights["symbols"]}, {})
+    save_policy(root / "models/rl/policies/hierarchy/seed_2", weights, {})
+    save_policy(root / "models/rl/symbol_agents/hierarchy/seed_2", {"symbols": weights["symbols"]}, {})
     return root
 
 
@@ -51,7 +51,7 @@ def played(policy: str, **changes: Any) -> Played:
     return Played(policy=policy, **settings)
 
 
-@pytest.mark.parametrize("policy", ["random", "models/rl/hierarchy", "models/rl/hierarchy/seed_2"])
+@pytest.mark.parametrize("policy", ["random", "models/rl/policies/hierarchy", "models/rl/policies/hierarchy/seed_2"])
 def test_episodes_are_recorded_where_they_were_asked_for(root: Path, tmp_path: Path, policy: str) -> None:
     found = record(root, PARAMS, tmp_path / "a.parquet", played(policy))
     assert load_episodes(tmp_path / "a.parquet").about == found.about
@@ -69,7 +69,7 @@ def test_episodes_are_recorded_where_they_were_asked_for(root: Path, tmp_path: P
 
 
 def test_trained_agents_act_by_their_mode_on_accounts_of_their_own(root: Path, tmp_path: Path) -> None:
-    asked = played("models/rl/symbol_agents", mode="accounts", steps=None, span="train", episodes=2)
+    asked = played("models/rl/symbol_agents/hierarchy", mode="accounts", steps=None, span="train", episodes=2)
     found = record(root, PARAMS, tmp_path / "a.parquet", asked)
     table = found.table.pivot(index=["step", "symbol"], columns="episode", values="equity")
     assert np.array_equal(table[0], table[1])  # the same span, the same mode of the same policy
@@ -90,13 +90,21 @@ def test_mistakes_are_told_in_one_line(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     for asked, words in (
         (played("models/rl/nope"), "neither one of random, hold, buy_and_hold nor a folder"),
-        (played("models/rl/hierarchy", seed=0), r"or with seed_0/symbols\.safetensors"),
-        (played("models/rl/symbol_agents"), "holds no master, which a portfolio needs; record with --mode accounts"),
+        (played("models/rl/policies/hierarchy", seed=0), r"or with seed_0/symbols\.safetensors"),
+        (
+            played("models/rl/symbol_agents/hierarchy"),
+            "holds no master, which a portfolio needs; record with",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             record(root, PARAMS, out, asked)
     with pytest.raises(UserError, match="the weights of group symbols do not fit") as told:
-        record(root, smoke_params("train_symbol_agents.ppo.network.hidden=[8]"), out, played("models/rl/hierarchy"))
+        record(
+            root,
+            smoke_params("train_symbol_agents.ppo.network.hidden=[8]"),
+            out,
+            played("models/rl/policies/hierarchy"),
+        )
     assert "\n" not in str(told.value)
     bare = tmp_path / "bare"
     save_policy(bare / "weights", {"symbols": {}}, {})

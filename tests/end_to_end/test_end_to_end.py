@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import environment, full_checkout, marl
+from checkouts import environment, full_checkout, marl, processes_in
 from ruamel.yaml import YAML
 
 from marl_pipeline.pipeline import dag
@@ -96,7 +98,7 @@ def test_one_changed_parameter_runs_its_dependents_only(finished: Path, tmp_path
     plan = {step["name"]: step for step in json.loads(done.stdout)["stages"]}
     runs = {name.partition("@")[0] for name, step in plan.items() if step["runs"]}
     assert runs == {"train_master", "fine_tune", "walk_forward", "aggregate", "report"}
-    assert plan["train_master@0"]["reasons"] == ["train_master.iterations: 25 -> 3"]
+    assert plan["train_master@hierarchy-0"]["reasons"] == ["train_master.iterations: 25 -> 3"]
 
 
 def test_from_scratch_by_dvc_and_killed_in_every_training_stage_the_bytes_are_the_same(
@@ -116,6 +118,72 @@ def test_from_scratch_by_dvc_and_killed_in_every_training_stage_the_bytes_are_th
     dvc(root, "repro")
     assert tuple(killed) == LEARNING, "every learning stage was killed at work"
     assert lock(root) == lock(finished)
+
+
+def test_a_run_interrupted_in_every_way_ends_in_the_same_bytes_and_leaves_no_process(
+    finished: Path, tmp_path: Path
+) -> None:
+    """`marl run`: the warm process killed, then a stage killed, then Ctrl-C, then the run itself killed."""
+    root = full_checkout(tmp_path)
+    with running(root) as run:
+        wait_for_checkpoint(root, "sl_signals", run)
+        for process, words in processes_in(root).items():
+            if "marl_pipeline.pipeline.warm" in words:
+                process.kill()
+        wait_for_checkpoint(root, "train_symbol_agents@0", run)
+        assert kill_stage(root, "train_symbol_agents@0")
+        assert run.wait() == 2
+    with running(root) as run:
+        wait_for_checkpoint(root, "train_master@0", run)
+        run.send_signal(signal.SIGINT)
+        assert run.wait() == 130
+    assert_empty(root)
+    with running(root) as run:
+        wait_for_checkpoint(root, "fine_tune@0", run)
+        run.kill()
+        run.wait()
+    assert_empty(root)
+    done = marl(root, "run", timeout=1200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert lock(root) == lock(finished)
+    assert_empty(root)
+
+
+@contextmanager
+def running(root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`marl run` in a terminal of its own, where Ctrl-C is not ignored."""
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from marl_pipeline.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *PROFILE],
+        cwd=root,
+        env=environment(root),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_checkpoint(root: Path, name: str, run: subprocess.Popen[bytes]) -> None:
+    while not any((root / ".marl" / "checkpoints" / name).rglob("state.pt")):
+        assert run.poll() is None, f"the run ended before {name} had a checkpoint"
+        time.sleep(0.01)
+
+
+def assert_empty(root: Path) -> None:
+    """No process works in the checkout, after a moment for those that notice that their flow was killed.
+
+    The server of a killed flow is ended by the next one: see tests/flows/test_retrain.py.
+    """
+    until = time.monotonic() + 60
+    while left := [words for words in processes_in(root).values() if "uvicorn" not in words]:
+        assert time.monotonic() < until, left
+        time.sleep(0.2)
 
 
 def dag_upstream(root: Path, name: str) -> list[str]:
@@ -138,13 +206,8 @@ def kill_in_the_middle(root: Path, name: str) -> bool:
 
 def kill_stage(root: Path, name: str) -> bool:
     module = f"marl_pipeline.stages.{name.partition('@')[0]}"
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
-            here = (folder / "cwd").resolve() == root.resolve()
-        except OSError:
-            continue
-        if here and words[1:3] == ["-m", module]:
-            subprocess.run(["kill", f"-{signal.SIGKILL.value}", folder.name], check=False)
+    for process, words in processes_in(root).items():
+        if words[1:3] == ["-m", module]:
+            process.kill()
             return True
     return False

@@ -102,6 +102,7 @@ class PlainGame:
 
     Args:
         pooled: accounts are portfolios: one of all symbols, or those of `account_of` (else there is one per symbol).
+        least: share of the position cap below which an order is not worth executing.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class PlainGame:
         start: int,
         in_play: list[bool] | None = None,
         account_of: list[int] | None = None,
+        least: float = 0.001,
     ) -> None:
         self.market, self.params, self.pooled, self.t = market, market.params, pooled, start
         self.in_play = in_play or [True] * market.size
@@ -118,6 +120,8 @@ class PlainGame:
         groups = [[n for n, account in enumerate(table) if account == a] for a in range(max(table) + 1)]
         cash = self.params.initial_cash / len(groups) if pooled else self.params.initial_cash
         self.accounts = [Account(names, cash, cash, peak=cash) for names in groups]
+        self.least = least
+        self.ordered: list[float] | None = None  # shares, where they are ordered instead of actions
 
     # -- rules ---------------------------------------------------------------------------------------------------
 
@@ -151,6 +155,9 @@ class PlainGame:
 
     def closed(self, account: Account, n: int, action: int) -> float:
         """The share of the position that the action closes."""
+        if self.ordered is not None:
+            share = -self.ordered[n] / self.held(account, n) if self.ordered[n] < 0 else 0.0
+            return 1.0 if share > 1 - 1e-8 else share
         if self.side(account, n, action) > 0:
             return {PARTIAL: self.params.partial_exit, ALL: 1.0}.get(action, 0.0)
         return dict(zip(BUYS, self.params.entry_sizes, strict=True)).get(action, 0.0)
@@ -179,7 +186,7 @@ class PlainGame:
             and account.trades.get(n, 0) < limits.trades_per_day
         )
         turnover_left = account.turnover < limits.turnover_per_day * (1 - 1e-9)
-        smallest = 0.001 * cap * equity
+        smallest = self.least * cap * equity
         funded = self.exposure_limit() * equity - self.gross(account) > smallest
         room = cap * equity - abs(value) > smallest
         open_count = sum(self.held(account, m) != 0 for m in account.names)
@@ -219,8 +226,31 @@ class PlainGame:
         """Plays `actions` (one per symbol) from bar t to t + 1."""
         masks = {n: self.mask(account, n) for account in self.accounts for n in account.names}
         allowed = [a if masks[n][a] else HOLD for n, a in enumerate(actions)]
+        self._play(allowed)
+
+    def order(self, shares: list[float]) -> None:
+        """From bar t to t + 1 with orders in shares, buys positive, instead of actions."""
+        self.ordered = shares
+        self._play([LARGE if order > 0 else ALL if order < 0 else HOLD for order in shares])
+        self.ordered = None
+
+    def orders_for(self, weights: list[float]) -> list[float]:
+        """Shares to order at the close of t in one portfolio for `weights`; NaN asks for nothing."""
+        (account,) = self.accounts
+        equity, limit = self.equity(account), self.params.limits.trades_per_day
+        total = max(sum(weight for weight in weights if not math.isnan(weight)), 1.0)
+        orders = []
+        for n, weight in enumerate(weights):
+            free = self.market.tradable(self.t, n) and account.halt in ("normal", "reduced")
+            asked = free and not math.isnan(weight) and account.trades.get(n, 0) < limit
+            wanted = weight / total * equity / self.market.mark(self.t, n)
+            change = wanted - self.held(account, n) if asked else 0.0
+            orders.append(change if abs(change) > 1e-8 * max(wanted, self.held(account, n)) else 0.0)
+        return orders
+
+    def _play(self, actions: list[int]) -> None:
         for account in self.accounts:
-            self._trade(account, allowed)
+            self._trade(account, actions)
         self.t += 1
         for account in self.accounts:
             self._judge(account)
@@ -237,7 +267,7 @@ class PlainGame:
         price = {n: market.fill(t + 1, n) or market.mark(t, n) for n in account.names}
         equity = account.cash + sum(self.held(account, n) * price[n] for n in account.names)
         value = {n: abs(self.held(account, n)) * price[n] for n in account.names}
-        smallest = 0.001 * cap * equity
+        smallest = self.least * cap * equity
 
         liquidating = account.halt == "liquidating"
         excess = 0.0
@@ -302,8 +332,11 @@ class PlainGame:
         limits = self.params.limits
         amount: dict[int, float] = {}
         for n in account.names:
-            budget = self.added(account, n, actions[n]) * account.directive[0] * cap * equity_before
-            shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
+            if self.ordered is None:
+                budget = self.added(account, n, actions[n]) * account.directive[0] * cap * equity_before
+                shares = min(budget / self.market.mark(self.t, n), self.capacity(n))
+            else:
+                shares = min(max(self.ordered[n], 0.0), self.capacity(n))
             amount[n] = min(shares * price[n], max(cap * equity - value[n], 0.0)) if shares > 0 else 0.0
             if shares > 0 and self.held(account, n) == 0 and self.pooled:
                 amount[n] = amount[n] if self._gets_slot(account, actions, n) else 0.0

@@ -67,4 +67,4 @@ def test_gaps_missing_columns_and_a_false_start_are_refused() -> None:
 
 def test_a_missing_record_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no walk-forward record"):
-        load_record(record_folder(3, 1, tmp_path))
+        load_record(record_folder("hierarchy", 3, 1, tmp_path))

@@ -36,7 +36,7 @@ LINEAGE = {"data": "abc", "code": None}
 
 
 @functools.cache
-def record(seeds: int = 2, bars: int = 900, bars_per_session: int = 1) -> TrackRecord:
+def record(seeds: int = 2, bars: int = 900, bars_per_session: int = 1, several: bool = False) -> TrackRecord:
     dataset = random_dataset(bars, bars_per_session=bars_per_session)
     windows = windows_of(dataset)
     equities, trades = zip(
@@ -48,7 +48,14 @@ def record(seeds: int = 2, bars: int = 900, bars_per_session: int = 1) -> TrackR
     )
     accounts = baselines(dataset, signals_of(dataset, np.zeros((bars, 4))), windows, market())
     named = pd.concat([table.assign(name=name) for name, table in accounts.items()], ignore_index=True)
-    return TrackRecord(pd.concat(equities, ignore_index=True), pd.concat(trades, ignore_index=True), named, dataset)
+    names = ["hierarchy", *(["qmix"] if several else [])]
+    equity, fills = (
+        pd.concat([table.assign(strategy=name) for name in names for table in tables], ignore_index=True)
+        for tables in (equities, trades)
+    )
+    return TrackRecord(
+        equity, fills, named, dataset, dict(zip(names, ("hierarchy", "algorithm"), strict=False)), "hierarchy"
+    )
 
 
 @functools.cache
@@ -208,3 +215,20 @@ def test_the_terminal_shows_decision_reasons_and_gates() -> None:
     assert summary()["decision"] in text
     assert "Deflated Sharpe" in text
     assert "Equal weight" in text
+
+
+def test_several_strategies_stand_in_one_table_and_one_alone_in_none() -> None:
+    beside = record(several=True)
+    told = summarise(beside, REPORT, trials=[], lineage=LINEAGE, quality={})
+    text = markdown(told)
+    rows = [line for line in text.partition("## Strategies side by side")[2].splitlines() if line.startswith("| ")]
+    assert rows[2].startswith("| hierarchy (primary) | hierarchy |")
+    assert rows[3].startswith("| qmix | algorithm |")
+    assert "over equal weight (95%)" in rows[0]
+    console = Console(width=100, record=True)
+    console.print(summary_table(told))
+    assert "qmix" in console.export_text()
+    assert "Strategies side by side" not in markdown(summary())
+    assert [picture.name for picture in track_pictures(beside, REPORT)][-1] == "strategies"
+    written = page(told, track_pictures(beside, REPORT), [], [])
+    assert "Strategies side by side" in written

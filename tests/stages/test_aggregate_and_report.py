@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marl_pipeline.config import restrict
+from marl_pipeline.config import HierarchyStrategy, RuleStrategy, restrict
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.track_record import WEIGHT
 from marl_pipeline.pipeline.harness import StageContext
@@ -21,6 +21,16 @@ from marl_pipeline.store.models import save_signals
 from tests.evaluation.evaluation_samples import params, random_dataset, record_of, signals_of, windows_of
 
 SEEDS = params().run.seeds
+STRATEGIES = ("hierarchy", "momentum")
+WEIGHTS = {"momentum": np.array([0.1, 0.2, 0.3, 0.0])}
+PARAMS = params().model_copy(
+    update={
+        "strategies": {
+            "hierarchy": HierarchyStrategy(kind="hierarchy"),
+            "momentum": RuleStrategy(kind="rule", rule="time_series_momentum"),
+        }
+    }
+)
 OUTPUTS = tuple(
     f"reports/{name}"
     for name in (
@@ -42,9 +52,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_signals(tmp_path / "data/precomputed/sl_signals", signals_of(dataset, np.zeros((900, 4))))
     for seed in SEEDS:
         for window in windows_of(dataset):
-            folder = record_folder(window.index, seed, tmp_path / "reports/walk_forward")
-            save_record(folder, record_of(dataset, window, seed))
-        master = tmp_path / f"models/rl/master/seed_{seed}"
+            for name in STRATEGIES:
+                folder = record_folder(name, window.index, seed, tmp_path / "reports/walk_forward")
+                save_record(folder, record_of(dataset, window, seed, WEIGHTS.get(name)))
+        master = tmp_path / f"models/rl/master/hierarchy/seed_{seed}"
         master.mkdir(parents=True)
         curves = [{"name": "full/validation_net", "x": [1, 2], "y": [0.1, None]}, {"name": "empty", "x": [], "y": []}]
         (master / "metadata.json").write_text(json.dumps({"curves": curves}))
@@ -60,9 +71,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_both(root: Path) -> dict[str, Any]:
-    declared = ["run.seeds", "spans", "market", "walk_forward"]
-    aggregate.run(StageContext(restrict(params(), declared), root=root))
-    report.run(StageContext(restrict(params(), ["run.seeds", "spans", "walk_forward", "report"]), root=root))
+    declared = ["run.seeds", "spans", "market", "walk_forward", "strategies"]
+    aggregate.run(StageContext(restrict(PARAMS, declared), root=root))
+    report.run(
+        StageContext(restrict(PARAMS, ["run.seeds", "spans", "walk_forward", "strategies", "report"]), root=root)
+    )
     summary: dict[str, Any] = json.loads((root / "reports/rl_validation_summary.json").read_text())
     return summary
 
@@ -72,16 +85,44 @@ def test_records_become_a_track_record_and_a_judgement(root: Path) -> None:
     equity = pd.read_parquet(root / "reports/equity.parquet")
     assert sorted(equity["seed"].unique()) == sorted(SEEDS)
     assert {"window", "bar", "timestamp", "equity", f"{WEIGHT}S00"} <= set(equity.columns)
-    assert set(pd.read_parquet(root / "reports/trades.parquet")["seed"]) == set(SEEDS)
+    trades = pd.read_parquet(root / "reports/trades.parquet")
+    assert set(trades["seed"]) == set(SEEDS)
+    assert list(equity["strategy"].unique()) == list(trades["strategy"].unique()) == list(STRATEGIES)
     baselines = pd.read_parquet(root / "reports/baselines.parquet")
     assert set(baselines["name"]) == set(summary["baselines"])
-    assert summary["statistics"]["trials"] == 2
+    assert summary["statistics"]["trials"] == 3, "one of the file, two strategies"
     assert summary["lineage"] == {"data": "0123", "seeds": ", ".join(map(str, SEEDS))}
     assert summary["data"]["quality"]["findings"] == {"stale": 3}
     page = (root / "reports/rl_validation_summary.html").read_text()
     assert "Master: full: validation net" in page
     assert "3 bars (0.10%)" in page
     assert (root / "reports/rl_validation_summary.md").read_text().startswith(f"# {summary['decision']}")
+
+
+def test_the_primary_strategy_is_judged_and_the_others_stand_beside_it(root: Path) -> None:
+    summary = run_both(root)
+    assert summary["primary"] == "hierarchy"
+    strategies = summary["strategies"]
+    assert {name: part["kind"] for name, part in strategies.items()} == {"hierarchy": "hierarchy", "momentum": "rule"}
+    for part in strategies.values():
+        assert set(part["excess_sharpe"]) == {"value", "low", "high"}
+        assert part["excess_sharpe"]["low"] <= part["excess_sharpe"]["value"] <= part["excess_sharpe"]["high"]
+        equal = summary["baselines"]["equal_weight"]["sharpe"]
+        assert part["excess_sharpe"]["value"] == pytest.approx(part["metrics"]["sharpe"] - equal)
+    assert strategies["hierarchy"]["metrics"] == summary["policy"]
+    assert strategies["hierarchy"]["against_primary"] is None
+    versus = strategies["momentum"]["metrics"]["sharpe"] - summary["policy"]["sharpe"]
+    assert strategies["momentum"]["against_primary"]["value"] == pytest.approx(versus)
+    assert [row["seed"] for row in summary["seeds"]] == list(SEEDS)
+    fills = pd.read_parquet(root / "reports/trades.parquet")
+    assert summary["test"]["fills"] == (fills["strategy"] == "hierarchy").sum() < len(fills)
+    page = (root / "reports/rl_validation_summary.html").read_text()
+    assert page.count("Strategies side by side") == 2, "a table and a picture"
+    other = PARAMS.model_copy(update={"report": PARAMS.report.model_copy(update={"primary": "momentum"})})
+    report.run(StageContext(other, root=root))
+    turned = json.loads((root / "reports/rl_validation_summary.json").read_text())
+    assert turned["policy"] == strategies["momentum"]["metrics"]
+    assert turned["strategies"]["hierarchy"]["against_primary"]["value"] == pytest.approx(-versus)
 
 
 def test_the_same_records_give_the_same_bytes(root: Path) -> None:
@@ -94,7 +135,7 @@ def test_the_same_records_give_the_same_bytes(root: Path) -> None:
 
 def test_records_of_seeds_and_windows_that_are_not_asked_for_do_not_count(root: Path) -> None:
     before = run_both(root)
-    folder = record_folder(7, 99, root / "reports/walk_forward")
+    folder = record_folder("hierarchy", 7, 99, root / "reports/walk_forward")
     dataset = random_dataset(900)
     save_record(folder, record_of(dataset, windows_of(dataset)[0], 99))
     assert run_both(root) == before
@@ -104,7 +145,7 @@ def test_a_missing_record_and_a_broken_trial_are_told_in_one_line(root: Path) ->
     (root / "reports/trials.jsonl").write_text('{"sharpe": 0.4}\n{oops\n')
     with pytest.raises(UserError, match=r"trials.jsonl line 2"):
         run_both(root)
-    (record_folder(1, SEEDS[0], root / "reports/walk_forward") / "equity.parquet").unlink()
+    (record_folder("momentum", 1, SEEDS[0], root / "reports/walk_forward") / "equity.parquet").unlink()
     with pytest.raises(UserError, match="no walk-forward record"):
         run_both(root)
 
