@@ -75,7 +75,7 @@ class View:
     Attributes:
         rows: group -> [B, A, inputs], what each actor sees.
         joint: [B, W] what the critics see besides the actions.
-        mask, acts, present: group -> as in `GroupStep`.
+        mask, acts, present, truncated: group -> as in `GroupStep`.
     """
 
     rows: dict[str, Tensor]
@@ -83,6 +83,7 @@ class View:
     mask: dict[str, Tensor]
     acts: dict[str, Tensor]
     present: dict[str, Tensor]
+    truncated: dict[str, Tensor]
 
 
 class MADDPG:
@@ -182,7 +183,10 @@ class MADDPG:
         valid = batch.valid.unsqueeze(-1)
         now, later = self._view(batch.now), self._view(batch.later)
         in_force = {name: self.policy.codes[name].encode(action) for name, action in batch.action.items()}
-        alive = {name: (now.present[name] | (factor > 0)) & valid for name, factor in batch.factor.items()}
+        alive = {
+            name: (now.present[name] | (factor > 0)) & ~now.truncated[name] & valid
+            for name, factor in batch.factor.items()
+        }
         noise = self._noise(later, s.target_noise, choices=s.sample_target_choices)
         with s.acceleration.autocast(device):
             target = self._targets(later, in_force, batch.returns, batch.factor, noise)
@@ -211,6 +215,7 @@ class MADDPG:
             mask={name: seen.action_mask for name, seen in scene.groups.items()},
             acts={name: seen.acts for name, seen in scene.groups.items()},
             present={name: seen.present for name, seen in scene.groups.items()},
+            truncated={name: seen.truncated for name, seen in scene.groups.items()},
         )
 
     def _noise(self, view: View, scale: float, *, choices: bool) -> dict[str, Tensor]:
@@ -244,7 +249,8 @@ class MADDPG:
         for name, rows in later.rows.items():
             raw = raw_outputs(self.target_actors[name], rows).float()
             chosen = self.policy.codes[name].sample(raw, later.mask[name], noise[name])
-            codes[name] = torch.where(later.acts[name].unsqueeze(-1), chosen, in_force[name])
+            acts = later.acts[name] | later.truncated[name]  # the last state of who was truncated has a value
+            codes[name] = torch.where(acts.unsqueeze(-1), chosen, in_force[name])
         joint = _joint_row(later, codes)
         values = {name: self.target_critics[name](joint).amin(0).transpose(0, 1).float() for name in codes}
         return {name: self._settings.reward_scale * returns[name] + factor[name] * values[name] for name in codes}

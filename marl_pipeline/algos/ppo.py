@@ -244,7 +244,7 @@ class PPO:
             discount=experience.discount,
             acts=valued,
             value=value,
-            cut=experience.cut,
+            cut=experience.cut.unsqueeze(-1) | experience.truncated,
             cut_value=cut_value,
             last_value=last_value,
             gamma=p.gamma,

@@ -129,20 +129,26 @@ def evaluate(
     low, high = result.interval
     print(f"{result.job.algo} on {result.job.env}, seed {result.job.seed}, {episodes} episodes:")
     print(f"return {result.mean:.2f} (95% interval {low:.2f} to {high:.2f}), standard deviation {result.std:.2f}")
+    for name, figure in result.metrics.items():
+        low, high = figure["interval"]
+        print(f"{name} {figure['mean']:.4g} (95% interval {low:.4g} to {high:.4g}), {figure['unit']}")
 
 
 def curves(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of folders of runs.")],
     out: Annotated[Path, typer.Option(help="The picture, .svg or .png.")] = Path("reports/learning_curves.svg"),
+    metric: Annotated[
+        str | None, typer.Option(help="An episode metric, such as collisions; the return if left out.")
+    ] = None,
 ) -> None:
     """Draws the learning curves of several algorithms on one environment together."""
     from marl_pipeline.experiments.curves import curves_of, draw, find_runs
 
-    found = curves_of(find_runs(runs))
+    found = curves_of(find_runs(runs), metric)
     if len(found) > 1:
         raise UserError(f"the runs are of several environments ({', '.join(found)}); draw them one by one")
     for name, learnt in found.items():
-        draw(out, name, learnt)
+        draw(out, name, learnt, metric)
     print(f"learning curves: {out}")
 
 
@@ -162,13 +168,14 @@ def env_check(
 ) -> None:
     """Plays an environment with random allowed actions and checks that it holds to the protocol."""
     root = repository()
-    from marl_pipeline.envs.conformance import check_environment
+    from marl_pipeline.envs.conformance import check_named
     from marl_pipeline.pipeline.overlay import parse_values
     from marl_pipeline.scenarios.registry import scenario
 
     made = scenario(root, name, parse_values(env_options or [], "--env-set"), device)
-    check_environment(lambda: made.training(COPIES, seed), steps=steps, seed=seed)
-    print(f"{name}: {steps} steps in {COPIES} copies, nothing amiss")
+    ended = check_named(name, lambda: made.training(COPIES, seed), steps=steps, seed=seed)
+    episodes = f"{ended} episodes ended" if ended else "no episode ended, so ends are unchecked: give more --steps"
+    print(f"{name}: {steps} steps in {COPIES} environments, nothing amiss; {episodes}")
 
 
 Algos = Annotated[str, typer.Option(metavar="NAME...", help="Of algorithms.")]

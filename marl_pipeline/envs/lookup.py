@@ -1,4 +1,4 @@
-"""Modules and options that a user names: found, checked against signatures, and mistakes told in one line."""
+"""Modules and options that a user names: found, checked against signatures, and mistakes reported in one line."""
 
 from __future__ import annotations
 
@@ -55,6 +55,27 @@ def check_options(
         wanted = PLAIN.get(known[option])
         if wanted is not None and not (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
             raise UserError(f"environment '{name}': option '{option}' must be {known[option]}, found {value!r}")
+
+
+LIMIT = "max_episode_steps"
+"""The option by which episodes that are longer are truncated."""
+
+
+def split_limit(
+    name: str, builder: Callable[..., Any], options: Mapping[str, Any]
+) -> tuple[int | None, dict[str, Any]]:
+    """`max_episode_steps` and the rest of the options; None where it is not given or is the builder's own to take.
+
+    Raises:
+        UserError: it is not a whole number of at least 1.
+    """
+    rest = dict(options)
+    if LIMIT not in rest or LIMIT in inspect.signature(builder).parameters:
+        return None, rest
+    limit = rest.pop(LIMIT)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise UserError(f"environment '{name}': option '{LIMIT}' must be a whole number of at least 1, found {limit!r}")
+    return limit, rest
 
 
 def hint(wrong: str, known: Iterable[str]) -> str:

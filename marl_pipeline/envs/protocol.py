@@ -1,14 +1,15 @@
 """The one protocol every environment speaks and every algorithm trains on.
 
-`E` copies of an environment step at once on one device. Agents come in named groups of `A` agents with equal
+`E` environments step at once on one device. Agents come in named groups of `A` agents with equal
 spaces; a group has its own clock (`acts` says who decides now). Environments do not reset themselves: the
 caller sees the last observation of an episode, bootstraps from it if it was truncated, and then resets those
-copies by `reset(where=...)`.
+environments by `reset(where=...)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -119,6 +120,11 @@ class GroupStep:
         reward: [E, A] float32 earned by the last step; 0 after a reset.
         discount: [E, A] float32 in [0, 1]: the factor of this transition's future, besides the learner's gamma.
             0 where the agent's future ended with this step (termination, death).
+        truncated: [E, A] bool, the agent leaves here although its future would go on, while the episode goes on
+            without it (a limit of its own). Its discount is not 0 and its observation is its last one, from which
+            learners bootstrap: it is present for the last time and does not act; from the next step on it is absent,
+            with discount 0, until its environment is reset. None where no agent ever leaves so. An agent that is
+            absent for a while and comes back is not truncated.
     """
 
     observation: dict[str, Tensor]
@@ -127,11 +133,16 @@ class GroupStep:
     present: Tensor
     reward: Tensor
     discount: Tensor
+    truncated: Tensor | None = None
+
+    def agents_truncated(self) -> Tensor:
+        """[E, A] bool, `truncated` with nobody in the place of None."""
+        return torch.zeros_like(self.acts) if self.truncated is None else self.truncated
 
 
 @dataclass(frozen=True)
 class Timestep:
-    """The world after a step (or a reset).
+    """All groups after a step (or a reset).
 
     Attributes:
         groups: one entry per group of `Environment.groups`.
@@ -157,7 +168,11 @@ class Timestep:
 
 
 class Environment(Protocol):
-    """`num_envs` independent copies on `device`."""
+    """`num_envs` independent environments on `device`.
+
+    One that holds files, sockets or processes has, besides, a method `close()`, which frees them and may be called
+    twice; `close_environment` calls it where there is one.
+    """
 
     @property
     def groups(self) -> Mapping[str, GroupSpec]: ...
@@ -174,14 +189,14 @@ class Environment(Protocol):
     def device(self) -> torch.device: ...
 
     def reset(self, where: Tensor | None = None) -> Timestep:
-        """Starts new episodes in the copies where the [E] mask is True (all of them by default).
+        """Starts new episodes in the environments where the [E] mask is True (all of them by default).
 
-        The other copies keep their state; their entries in the result are those of the last step, with reward 0.
+        The others keep their state; their entries in the result are those of the last step, with reward 0.
         """
         ...
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
-        """Advances every copy by one step. `actions` holds one [E, A, *actions.shape] tensor per group."""
+        """Advances every environment by one step. `actions` holds one [E, A, *actions.shape] tensor per group."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -189,3 +204,19 @@ class Environment(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def close_environment(environment: Environment) -> None:
+    """Frees what an environment holds; nothing where it has no `close`."""
+    close = getattr(environment, "close", None)
+    if close is not None:
+        close()
+
+
+@contextmanager
+def closing(environment: Environment) -> Iterator[Environment]:
+    """The environment, closed at the end of the block however that ends."""
+    try:
+        yield environment
+    finally:
+        close_environment(environment)

@@ -19,6 +19,7 @@ from marl_pipeline.envs.protocol import (
     GroupStep,
     MultiDiscrete,
     Timestep,
+    close_environment,
 )
 from marl_pipeline.errors import UserError
 
@@ -69,6 +70,9 @@ class View(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._environment.load_state_dict(state)
 
+    def close(self) -> None:
+        close_environment(self._environment)
+
     @abstractmethod
     def _shown(self, timestep: Timestep) -> Timestep:
         """What is seen of a timestep of the environment below."""
@@ -77,14 +81,19 @@ class View(ABC):
 class SharedReward(View):
     """An environment in which every agent earns `team_reward`: a fully cooperative game (Dec-POMDP).
 
-    What the team earns goes on after an agent's death, so the discount is 0 where the episode terminated and 1
-    elsewhere.
+    What the team earns goes on after an agent's death or truncation, so the discount is 0 where the episode terminated
+    and 1 elsewhere.
     """
 
     def _shown(self, timestep: Timestep) -> Timestep:
         reward, discount = timestep.team_reward.unsqueeze(-1), (~timestep.terminated).float().unsqueeze(-1)
         groups = {
-            name: replace(step, reward=reward.expand_as(step.reward), discount=discount.expand_as(step.discount))
+            name: replace(
+                step,
+                reward=reward.expand_as(step.reward),
+                discount=discount.expand_as(step.discount),
+                truncated=None,
+            )
             for name, step in timestep.groups.items()
         }
         return replace(timestep, groups=groups)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from marl_pipeline.algos.common.algorithm import Policy, forget
+from marl_pipeline.envs.episodes import EpisodeMetric, MeasuredEpisodes
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
+from marl_pipeline.training.loop import Played
 
 LONGEST_EPISODE = 1_000_000
 """Steps after which an episode is taken for one that never ends."""
+
+
+def greedy_episodes(environment: Environment, policy: Policy, metrics: Mapping[str, EpisodeMetric]) -> Played:
+    """One greedy episode in every environment: returns and episode metrics, [E] each; see `greedy_returns`."""
+    if not metrics:
+        return Played(greedy_returns(environment, policy))
+    measured = MeasuredEpisodes(environment, metrics)
+    returns = greedy_returns(measured, policy)
+    return Played(returns, measured.first)
 
 
 @torch.no_grad()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from marl_pipeline.data.dataset import FloatArray, IntArray
 from marl_pipeline.errors import UserError
-from marl_pipeline.reporting.learning_curves import LearningCurve, learning_curve, picture
+from marl_pipeline.reporting.learning_curves import RETURN, LearningCurve, learning_curve, picture
 from marl_pipeline.store.runs import PARTIAL, RUN, read_run
 
 Runs = dict[int, tuple[IntArray, FloatArray]]
@@ -31,11 +31,14 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def curves_of(folders: Iterable[Path]) -> dict[str, dict[str, LearningCurve]]:
-    """Environment -> algorithm -> curve over its seeds. Engines other than torch are told apart.
+def curves_of(folders: Iterable[Path], metric: str | None = None) -> dict[str, dict[str, LearningCurve]]:
+    """Environment -> algorithm -> curve over its seeds. Engines other than torch are shown apart.
+
+    Args:
+        metric: the episode metric to follow; the return without one.
 
     Raises:
-        UserError: runs of one algorithm that do not belong together.
+        UserError: runs of one algorithm that do not belong together, or one that lacks the metric.
     """
     grouped: dict[str, dict[str, Runs]] = {}
     for folder in folders:
@@ -47,12 +50,12 @@ def curves_of(folders: Iterable[Path]) -> dict[str, dict[str, LearningCurve]]:
         if job["seed"] in runs:
             raise UserError(f"{folder}: seed {job['seed']} of {name} is there twice; name one folder of it")
         steps = np.array([one["steps"] for one in evaluations], dtype=np.int64)
-        runs[job["seed"]] = (steps, np.array([one["mean"] for one in evaluations], dtype=np.float64))
+        runs[job["seed"]] = (steps, np.array([_mean(folder, one, metric) for one in evaluations], dtype=np.float64))
     return {env: {name: _curve(env, name, runs) for name, runs in algos.items()} for env, algos in grouped.items()}
 
 
-def draw(path: Path, env: str, curves: Mapping[str, LearningCurve]) -> None:
-    """Writes the picture of one environment.
+def draw(path: Path, env: str, curves: Mapping[str, LearningCurve], metric: str | None = None) -> None:
+    """Writes the picture of one environment: of its returns, or of an episode metric.
 
     Raises:
         UserError: `path` ends neither in .svg nor in .png.
@@ -61,7 +64,17 @@ def draw(path: Path, env: str, curves: Mapping[str, LearningCurve]) -> None:
     if form not in ("svg", "png"):
         raise UserError(f"{path}: pictures are written as .svg or .png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture(env, curves, cast("Literal['svg', 'png']", form)))
+    title = RETURN if metric is None else metric
+    path.write_bytes(picture(env, curves, cast("Literal['svg', 'png']", form), title))
+
+
+def _mean(folder: Path, evaluation: Mapping[str, Any], metric: str | None) -> float:
+    if metric is None:
+        return float(evaluation["mean"])
+    found = evaluation.get("metrics", {})
+    if metric not in found:
+        raise UserError(f"{folder}: no episode metric '{metric}' in this run (found: {', '.join(found) or 'none'})")
+    return float(found[metric]["mean"])
 
 
 def _curve(env: str, name: str, runs: Runs) -> LearningCurve:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.envs.protocol import closing
+from marl_pipeline.evaluation.play import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import Job
-from marl_pipeline.experiments.run import interval_of
+from marl_pipeline.experiments.run import interval_of, metrics_of
 from marl_pipeline.pipeline.harness import set_threads
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags, ship_unless_shipped
 from marl_pipeline.scenarios.registry import scenario
 from marl_pipeline.store.runs import read_run
+from marl_pipeline.training.loop import Evaluation
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Evaluated:
 
     Attributes:
         interval: of the mean, 95%, from its standard error over the episodes.
+        metrics: episode metrics by name: `mean`, `interval`, `unit`, `better`.
         changed: what the environment is made from that is not as it was in training.
     """
 
@@ -34,6 +36,7 @@ class Evaluated:
     mean: float
     std: float
     interval: tuple[float, float]
+    metrics: Mapping[str, Mapping[str, Any]]
     changed: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -48,6 +51,7 @@ class Evaluated:
             "test_return": self.mean,
             "std": self.std,
             "interval": list(self.interval),
+            "metrics": self.metrics,
             "changed": list(self.changed),
         }
 
@@ -78,12 +82,15 @@ def evaluate_run(
     try:
         with SpoolRecorder(root, f"evaluate {job.algo} {job.env} seed {job.seed}", params, tags) as recorder:
             policy = engines.load(job, made, folder)
-            returns = greedy_returns(made.test(episodes, seed), policy).to(torch.float32)
-            mean, std = float(returns.mean()), float(returns.std())
+            with closing(made.test(episodes, seed)) as environment:
+                found = Evaluation.of(job.timesteps, greedy_episodes(environment, policy, made.metrics))
+            mean, std = found.mean, found.std
             if not math.isfinite(mean):
                 raise FloatingPointError(f"{folder}: the returns are not finite")
             low, high = interval_of(mean, std, episodes)
-            recorder.log_metrics({"test_return": mean, "test_return_low": low, "test_return_high": high})
+            figures = {f"test/{name}": figure["mean"] for name, figure in found.metrics.items()}
+            recorder.log_metrics({"test_return": mean, "test_return_low": low, "test_return_high": high, **figures})
     finally:
         ship_unless_shipped(root)
-    return Evaluated(job, episodes, seed, mean, std, (low, high), changed)
+    metrics = metrics_of(found.metrics, made, episodes)
+    return Evaluated(job, episodes, seed, mean, std, (low, high), metrics, changed)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from marl_pipeline.algos import registry
 from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.checkpoint import Checkpointer
+from marl_pipeline.envs.protocol import closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.progress import OnStep
@@ -41,6 +42,7 @@ def train(
             build=partial(registry.build, job.algo),
             make=world.training,
             inputs=world.inputs,
+            metrics=world.metrics,
             num_envs=chosen.envs,
             seed=job.seed,
             timesteps=job.timesteps,
@@ -65,10 +67,10 @@ def load(job: Job, world: Scenario, folder: Path) -> Policy:
         UserError: they are missing or damaged, or the environment is another one now.
     """
     chosen = registry.parse(job.algo, job.settings)
-    environment = world.training(1, job.seed)
-    algorithm = registry.build(
-        job.algo, environment, world.inputs, chosen.settings, seed=job.seed, timesteps=job.timesteps
-    )
+    with closing(world.training(1, job.seed)) as environment:
+        algorithm = registry.build(
+            job.algo, environment, world.inputs, chosen.settings, seed=job.seed, timesteps=job.timesteps
+        )
     path = folder / WEIGHTS
     try:
         weights = load_file(path)

@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.checkpoint import FileCheckpointer
+from marl_pipeline.envs.protocol import closing
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.play import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import CHECKPOINTS, LOCKS, Job
 from marl_pipeline.pipeline.harness import set_threads
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags
 from marl_pipeline.progress import OnStep
-from marl_pipeline.scenarios.registry import scenario
+from marl_pipeline.scenarios.registry import check_first_steps, scenario
 from marl_pipeline.scenarios.scenario import Scenario
 from marl_pipeline.store.runs import RUN, TIMING, new_run, read_run, read_timing, write_json
-from marl_pipeline.training.loop import Evaluate, Evaluation, Run
+from marl_pipeline.training.loop import Evaluate, Evaluation, Played, Run, Spread
 
 NORMAL_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
@@ -42,6 +41,7 @@ class Finished:
     Attributes:
         test_return: greedy return (what the team earned) of the final weights, mean over the test episodes.
         interval: of that mean, 95%, from its standard error over the episodes.
+        metrics: episode metrics of the same episodes by name: `mean`, `interval`, `unit`, `better`.
         optimum: the highest test return that there is, where it is known.
         steps_per_s: environment steps a second, collecting and learning together; None where this machine timed none.
         reused: it was there before.
@@ -52,6 +52,7 @@ class Finished:
     interval: tuple[float, float]
     steps: int
     evaluations: tuple[Evaluation, ...]
+    metrics: Mapping[str, Mapping[str, Any]]
     optimum: float | None
     steps_per_s: float | None
     folder: Path
@@ -63,6 +64,7 @@ class Finished:
             "test_return": self.test_return,
             "steps_per_s": self.steps_per_s,
             "interval": list(self.interval),
+            "metrics": self.metrics,
             "steps": self.steps,
             "evaluations": [vars(one) for one in self.evaluations],
             "folder": str(self.folder),
@@ -92,6 +94,8 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
         _keep_another(folder, record["job"], job)
     _will_learn(job)
     with _held(root, folder), _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
+        if not (checkpoint.folder / "state.pt").exists():
+            check_first_steps(job.env, made, job.seed)
         with _recorded(job, key, root, on_step) as (recorder, recorded):
             with new_run(folder) as partial:
                 done = engines.train(
@@ -120,6 +124,7 @@ def finished(folder: Path, *, reused: bool) -> Finished:
         interval=(record["interval"][0], record["interval"][1]),
         steps=record["steps"],
         evaluations=tuple(Evaluation(**one) for one in record["evaluations"]),
+        metrics=record["metrics"],
         optimum=record["optimum"],
         steps_per_s=steps / seconds if seconds > 0.0 else None,
         folder=folder,
@@ -133,9 +138,23 @@ def interval_of(mean: float, std: float, episodes: int) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def metrics_of(figures: Mapping[str, Spread], made: Scenario, episodes: int) -> dict[str, dict[str, Any]]:
+    """Episode metrics with their intervals, and what the scenario says of them."""
+    return {
+        name: {
+            "mean": figure["mean"],
+            "interval": list(interval_of(figure["mean"], figure["std"], episodes)),
+            "unit": made.metrics[name].unit,
+            "better": made.metrics[name].better,
+        }
+        for name, figure in figures.items()
+    }
+
+
 def _evaluate(job: Job, made: Scenario) -> Evaluate:
-    def evaluate(policy: Policy) -> Tensor:
-        return greedy_returns(made.test(job.test_episodes, job.test_seed), policy)
+    def evaluate(policy: Policy) -> Played:
+        with closing(made.test(job.test_episodes, job.test_seed)) as environment:
+            return greedy_episodes(environment, policy, made.metrics)
 
     return evaluate
 
@@ -150,6 +169,7 @@ def _record(job: Job, key: str, made: Scenario, done: Run) -> dict[str, Any]:
         "test_return": last.mean,
         "interval": list(interval_of(last.mean, last.std, job.test_episodes)),
         "optimum": made.optimum,
+        "metrics": metrics_of(last.metrics, made, job.test_episodes),
         "evaluations": [vars(one) for one in done.evaluations],
     }
 

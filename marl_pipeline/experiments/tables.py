@@ -14,11 +14,15 @@ def runs_table(algo: str, env: str, timesteps: int, runs: Sequence[Finished]) ->
     table.add_column("seed", justify="right")
     table.add_column("test return", justify="right")
     table.add_column("95% interval", justify="right")
+    for name in runs[0].metrics:
+        table.add_column(name, justify="right")
     table.add_column("steps/s", justify="right")
     table.add_column("policy", overflow="fold")
     for run in runs:
         low, high = run.interval
         speed = "" if run.steps_per_s is None else f"{run.steps_per_s:,.0f}"
         kept = " (was there)" if run.reused else ""
-        table.add_row(str(run.seed), f"{run.test_return:.2f}", f"{low:.2f} to {high:.2f}", speed, f"{run.folder}{kept}")
+        figures = [f"{figure['mean']:.4g}" for figure in run.metrics.values()]
+        test = (f"{run.test_return:.2f}", f"{low:.2f} to {high:.2f}")
+        table.add_row(str(run.seed), *test, *figures, speed, f"{run.folder}{kept}")
     return table

@@ -9,6 +9,7 @@ killed leaves its spool unlocked and without an end; its run is shipped as KILLE
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # MLflow's limits per log_batch
 _MAX_VALUE = 6000  # characters of one parameter
+_MAX_NAME = 250  # characters of the name of a metric or a parameter
 
 
 class Recorder(Protocol):
@@ -68,7 +70,7 @@ class SpoolRecorder:
         self._folder.mkdir(parents=True)
         self._file: IO[str] = (self._folder / "events.jsonl").open("a", buffering=1)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        flat = {key: str(value)[:_MAX_VALUE] for key, value in flatten(params).items()}
+        flat = {metric_name(key): str(value)[:_MAX_VALUE] for key, value in flatten(params).items()}
         self._write("start", {"name": name, "time": _now(), "params": flat, "tags": dict(tags)})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -137,8 +139,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def metric_name(text: str) -> str:
-    """`text` with what MLflow does not allow in a name replaced."""
-    return re.sub(r"[^\w\-. :/]", "_", text).strip("/ ") or "_"
+    """`text` as MLflow takes it: itself wherever MLflow would take it, which is the name in our own files.
+
+    Else every character but ASCII letters, digits and `_-. :/` becomes `_`, parts of a path that are empty or only dots
+    too, what is too long is cut, and eight digits of the name's digest follow, so that no two names become one.
+    """
+    parts = [part if part.strip(". ") else "_" for part in re.sub(r"[^A-Za-z0-9_\-. :/]", "_", text).split("/")]
+    safe = "/".join(parts)
+    if safe == text and len(text) <= _MAX_NAME:
+        return text
+    return f"{safe[: _MAX_NAME - 9]}_{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def tracking_uri(root: Path) -> str:
@@ -309,7 +319,7 @@ def _now() -> int:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w@.-]", "_", name)
+    return re.sub(r"[^A-Za-z0-9_@.-]", "_", name)[:100]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from marl_pipeline.data.dataset import FloatArray, IntArray
 SAMPLES = 10_000
 CONFIDENCE = 0.95
 
+RETURN = "return of an episode, the team's"
+
 COLOURS = ("#1560d4", "#d9720a", "#2c8f5a", "#8a4fc7", "#c2387e", "#0f8b9c", "#a8871a", "#7d8894")
 """Of the page's style sheet (`evaluation/style.py`), in the order of its series."""
 
@@ -104,8 +106,14 @@ def learning_curve(runs: Mapping[int, tuple[IntArray, FloatArray]], *, seed: int
     return LearningCurve(steps, summarise(returns[:, np.newaxis], seed=seed))
 
 
-def picture(title: str, curves: Mapping[str, LearningCurve], form: Literal["svg", "png"]) -> bytes:
-    """One line for each algorithm with its interval shaded; the same bytes for the same values."""
+def picture(
+    title: str, curves: Mapping[str, LearningCurve], form: Literal["svg", "png"], figure_name: str = RETURN
+) -> bytes:
+    """One line for each algorithm with its interval shaded; the same bytes for the same values.
+
+    Args:
+        figure_name: what the curves show, for the axis.
+    """
     style: Any = {"svg.hashsalt": "marl-pipeline", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
     with rc_context(style):
         figure = Figure(figsize=(8.0, 4.6), dpi=120, layout="constrained")
@@ -113,13 +121,13 @@ def picture(title: str, curves: Mapping[str, LearningCurve], form: Literal["svg"
         for index, (name, curve) in enumerate(curves.items()):
             colour, summary = COLOURS[index % len(COLOURS)], curve.summary
             seeds = "1 seed" if summary.runs == 1 else f"{summary.runs} seeds"
-            final = f"{summary.value[-1]:.1f}".replace("-", "\u2212")
+            final = f"{summary.value[-1]:{'.1f' if figure_name == RETURN else '.3g'}}".replace("-", "\u2212")
             label = f"{name} ({seeds}; ends at {final})"
             marker = "o" if len(curve.steps) == 1 else None
             axes.plot(curve.steps, summary.value, color=colour, linewidth=2.0, marker=marker, label=label)
             if summary.runs > 1:
                 axes.fill_between(curve.steps, summary.low, summary.high, color=colour, alpha=0.18, linewidth=0)
-        axes.set(xlabel="environment steps", ylabel="return of an episode, the team's")
+        axes.set(xlabel="environment steps", ylabel=figure_name)
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_xlim(left=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6))

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from marl_pipeline.envs.conformance import check_named
 from marl_pipeline.envs.lookup import hint
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
@@ -29,6 +30,9 @@ OUTSIDE = "outside"
 PATTERNS = ("pettingzoo:<module>", "gymnasium:<id>", "<module>:<Class>")
 """What a name may be besides those of the folders; see `scenarios.outside`."""
 
+FIRST_STEPS, CHECKED = 40, 2
+"""How many steps are played, in how many environments, before training on one from outside."""
+
 
 def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "cpu", **options: Any) -> Environment:
     """Builds `num_envs` environments of the scenario `name`, those to train in.
@@ -40,7 +44,8 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
             `gymnasium:<id>`, those of `gymnasium.make(id, **options)`; or `<module>:<Class>`, the user's own, built as
             `Class(num_envs, seed=seed, device=device, **options)`. Modules are looked for in the working directory too.
         seed: fixes every episode.
-        options: what the environment itself lets one choose.
+        options: what the environment itself lets one choose; and, of environments from outside, `max_episode_steps`,
+            which truncates longer episodes.
 
     Raises:
         UserError: the name, the module or an option is unknown, an option is missing or has the wrong type, or what
@@ -62,6 +67,16 @@ def scenario(root: Path, name: str, options: Mapping[str, Any], device: torch.de
     """
     found = _found(root, name, options, device)
     return replace(found, training=_streamed(found.training), test=_streamed(found.test))
+
+
+def check_first_steps(name: str, made: Scenario, seed: int) -> None:
+    """Plays the first steps of an environment from outside as `marl env check` does, before anything is learned on it.
+
+    Raises:
+        UserError: what `marl env check` would report, in the same words.
+    """
+    if folder_of(name) == OUTSIDE:
+        check_named(name, lambda: made.training(CHECKED, seed), steps=FIRST_STEPS)
 
 
 @cache

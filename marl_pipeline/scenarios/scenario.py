@@ -13,7 +13,7 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.algos.common.inputs import DenseInputs, Inputs
 from marl_pipeline.envs.episodes import EpisodeMetric
 from marl_pipeline.envs.lookup import check_options
-from marl_pipeline.envs.protocol import Environment, GroupSpec
+from marl_pipeline.envs.protocol import Environment, GroupSpec, closing
 from marl_pipeline.envs.sampling import RandomPolicy
 
 Make = Callable[[int, int], Environment]
@@ -92,4 +92,9 @@ def maker(
 def plain(make: Make, **declared: Any) -> Scenario:
     """A scenario that is tested as it is learned, whose networks read the float fields of the observations."""
     baselines = {"random": random_play, **declared.pop("baselines", {})}
-    return Scenario(make, make, lambda: DenseInputs(make(1, 0).groups), baselines=baselines, **declared)
+
+    def read() -> Inputs:
+        with closing(make(1, 0)) as environment:
+            return DenseInputs(environment.groups)
+
+    return Scenario(make, make, read, baselines=baselines, **declared)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.trading_market import TradingMarket
@@ -34,6 +33,7 @@ from marl_pipeline.strategies.kind import Learned, Work
 from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
 from marl_pipeline.training.engines.task import Task, load_policy
+from marl_pipeline.training.loop import Played
 
 EVALUATIONS = 20
 """Of a run, on the validation span."""
@@ -154,11 +154,11 @@ class Venue:
 
 
 @torch.no_grad()
-def net_log_growth(venue: Venue, span: Span, policy: Policy) -> Tensor:
-    """[1] the logarithm of what a policy's mode makes of 1 over the span, after all costs, whatever its reward is."""
+def net_log_growth(venue: Venue, span: Span, policy: Policy) -> Played:
+    """The logarithm of what a policy's mode makes of 1 over the span, after all costs, whatever its reward is."""
     environment, trading = venue.portfolio(span)
     timestep, memory = environment.reset(), policy.start(1)
     while not bool(timestep.done.all()):
         actions, memory = policy.act(timestep, memory, None)
         timestep = environment.step(actions)
-    return (trading.book.equity[:, 0] / trading.params.initial_cash).clamp(min=1e-9).log()
+    return Played((trading.book.equity[:, 0] / trading.params.initial_cash).clamp(min=1e-9).log())

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from marl_pipeline.envs.episodes import MeasuredEpisodes
 from marl_pipeline.seeding import stream
 from marl_pipeline.training.loop import Callback, Curves, Evaluate, Evaluation, Training
 
@@ -31,11 +32,20 @@ class GreedyEvaluation(Callback):
             self._note(training)
 
     def _note(self, training: Training) -> None:
-        returns = self._evaluate(training.algorithm.policy)
-        mean = float(returns.mean())
-        std = float(returns.std()) if len(returns) > 1 else 0.0
-        training.evaluations.append(Evaluation(training.steps, mean, std))
-        training.metrics[self._name] = mean
+        evaluation = Evaluation.of(training.steps, self._evaluate(training.algorithm.policy))
+        training.evaluations.append(evaluation)
+        training.metrics[self._name] = evaluation.mean
+        training.metrics |= {f"test/{name}": figure["mean"] for name, figure in evaluation.metrics.items()}
+
+
+class EpisodeFigures(Callback):
+    """Adds the figures of the episodes that ended in an iteration: `episode/<metric>`, means over them."""
+
+    def __init__(self, environment: MeasuredEpisodes) -> None:
+        self._environment = environment
+
+    def on_iteration(self, training: Training, before: int) -> None:
+        training.metrics |= {f"episode/{name}": mean for name, mean in self._environment.collected().items()}
 
 
 class KeepBest(Callback):
@@ -67,7 +77,7 @@ class KeepBest(Callback):
         self._seen = len(training.evaluations)
 
     def state_dict(self) -> dict[str, Any]:
-        best = None if self.best is None else [self.best.steps, self.best.mean, self.best.std]
+        best = None if self.best is None else self.best.as_list()
         return {"best": best, "weights": self._weights, "seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -37,6 +37,7 @@ from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
 from marl_pipeline.training.engines.task import Task, Trained
+from marl_pipeline.training.loop import Played
 
 Weights = Mapping[str, Tensor]
 
@@ -93,6 +94,10 @@ def net_log_growth(environment: TradingEnv, policy: Policy) -> Tensor:
         timestep = environment.step(actions)
         total += environment.rewards.net.double().mean()
     return (total / environment.params.reward_scale).reshape(1)
+
+
+def _validated(environment: TradingEnv, policy: Policy) -> Played:
+    return Played(net_log_growth(environment, policy))
 
 
 def train_symbol_agents(
@@ -324,7 +329,7 @@ def _train(
         timesteps=timesteps,
         workers=workers,
         device=market.device,
-        evaluate=partial(net_log_growth, validation) if validation is not None else None,
+        evaluate=partial(_validated, validation) if validation is not None else None,
         evaluate_every=evaluate_every,
         checkpoint=checkpoint,
         checkpoint_every=max(evaluate_every, 1),

@@ -18,8 +18,25 @@ from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.progress import OnStep
 
-Evaluate = Callable[[Policy], Tensor]
-"""Greedy returns [episodes] of a policy. Equal calls must play equal episodes, whatever was evaluated before."""
+
+@dataclass(frozen=True)
+class Played:
+    """What greedy episodes came to.
+
+    Attributes:
+        returns: [episodes].
+        metrics: name of an episode metric -> [episodes].
+    """
+
+    returns: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Evaluate = Callable[[Policy], Played]
+"""Plays a policy greedily. Equal calls must play equal episodes, whatever was evaluated before."""
+
+Spread = dict[str, float]
+"""`mean` and `std` over the episodes of an evaluation."""
 
 Curves = dict[str, tuple[list[int], list[float]]]
 """Name of a figure -> environment steps, values."""
@@ -27,11 +44,23 @@ Curves = dict[str, tuple[list[int], list[float]]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Greedy returns at one moment of training: after `steps` environment steps, mean over the episodes."""
+    """Greedy returns at one moment of training: after `steps` environment steps, mean over the episodes; and those of
+    the episode metrics by name."""
 
     steps: int
     mean: float
     std: float
+    metrics: Mapping[str, Spread] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, steps: int, played: Played) -> Evaluation:
+        returns = _spread(played.returns)
+        metrics = {name: _spread(values) for name, values in played.metrics.items()}
+        return cls(steps, returns["mean"], returns["std"], metrics)
+
+    def as_list(self) -> list[Any]:
+        """The arguments of an equal one, for a checkpoint."""
+        return [self.steps, self.mean, self.std, dict(self.metrics)]
 
 
 @dataclass
@@ -151,11 +180,15 @@ def train(
     return Run(training.steps, tuple(training.evaluations), training.metrics, seconds, timed_steps)
 
 
+def _spread(values: Tensor) -> Spread:
+    return {"mean": float(values.mean()), "std": float(values.std()) if len(values) > 1 else 0.0}
+
+
 def _state(training: Training, callbacks: Sequence[Callback]) -> dict[str, Any]:
     return {
         "steps": training.steps,
         "metrics": dict(training.metrics),
-        "evaluations": [[entry.steps, entry.mean, entry.std] for entry in training.evaluations],
+        "evaluations": [entry.as_list() for entry in training.evaluations],
         "stopped": training.stopped,
         "algorithm": training.algorithm.state_dict(),
         "callbacks": [callback.state_dict() for callback in callbacks],

@@ -57,6 +57,7 @@ def random_view(rows: int, generator: torch.Generator) -> View:
         mask={"speakers": mask, "driver": flags(rows, 1, 0)},
         acts={"speakers": flags(rows, 2), "driver": flags(rows, 1)},
         present={"speakers": flags(rows, 2), "driver": flags(rows, 1)},
+        truncated={"speakers": flags(rows, 2) & flags(rows, 2), "driver": flags(rows, 1)},
     )
 
 
@@ -113,7 +114,7 @@ def test_targets_are_those_of_a_plain_loop(share, critics):
                     code = torch.zeros(6)
                     code[drawn[:4].argmax()] = 1.0
                     code[4 + drawn[4:].argmax()] = 1.0
-                code = code if later.acts[name][b, i] else in_force[name][b, i]
+                code = code if later.acts[name][b, i] or later.truncated[name][b, i] else in_force[name][b, i]
                 actions.append(code * later.present[name][b, i])
         row = torch.cat([later.joint[b], *actions])
         for name, agents in SIZES.items():

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 def finished(seed: int, value: float, speed: float | None) -> Finished:
     last = Evaluation(1000, value, 1.0)
     return Finished(
-        seed, value, interval_of(value, 1.0, 512), 1000, (last,), None, speed, Path("runs") / str(seed), False
+        seed, value, interval_of(value, 1.0, 512), 1000, (last,), {}, None, speed, Path("runs") / str(seed), False
     )
 
 

@@ -14,7 +14,7 @@ from marl_pipeline.data.assemble import assemble
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.dataset import Dataset, Signals
 from marl_pipeline.data.quality import check, clean
-from marl_pipeline.data.windows import Window, split, version_in_force, walk_forward_windows
+from marl_pipeline.data.windows import Span, Window, split, version_in_force, walk_forward_windows
 from marl_pipeline.encoders.pretrain import EncoderVersion, fit_encoder_versions
 from marl_pipeline.evaluation.records import Record
 from marl_pipeline.evaluation.walk_forward import trade
@@ -32,8 +32,17 @@ class Chain:
     dataset: Dataset
     signals: Signals
     versions: tuple[EncoderVersion, ...]
+    markets: tuple[TradingMarket, ...]
+    """As each encoder version describes it."""
     windows: tuple[Window, ...]
+    weights: dict[str, torch.Tensor]
+    """Of both tiers, before any window was tuned."""
+    tuned: tuple[dict[str, torch.Tensor], ...]
     records: tuple[Record, ...]
+
+    def version_at(self, bar: int) -> int:
+        """The encoder version that describes the market to whoever trades a window that starts at `bar`."""
+        return version_in_force(tuple(version.refit for version in self.versions), bar).version
 
 
 def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: int | None = None) -> Chain:
@@ -87,14 +96,34 @@ def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: 
         span=spans.train, validation_span=spans.validation, seed=seed, label="fine-tune", **QUIET,
     )  # fmt: skip
     windows = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)
-    records = []
+    weights_of, records = [], []
     for window in windows if only is None else (windows[only],):
         market = markets[version_in_force(tuple(v.refit for v in versions), window.test.start).version]
-        tuned, _ = fine_tune(
-            market, tiers, weights, params=params.fine_tune, iterations=params.walk_forward.tune_iterations,
-            span=window.tune, validation_span=None, seed=seed, label=f"window {window.index}: tune", **QUIET,
-        )  # fmt: skip
+        tuned = tune(params, market, weights, window, window.tune)
+        weights_of.append(tuned)
         environment = market.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)
         policy = hierarchy_policy(market, tiers, tuned, "portfolio", window.test)
         records.append(trade(environment, policy, dataset.panel, window=window.index, seed=seed))
-    return Chain(found.quarantine, dataset, signals, versions, windows, tuple(records))
+    return Chain(
+        found.quarantine,
+        dataset,
+        signals,
+        versions,
+        tuple(markets),
+        windows,
+        weights,
+        tuple(weights_of),
+        tuple(records),
+    )
+
+
+def tune(
+    params: Params, market: TradingMarket, weights: dict[str, torch.Tensor], window: Window, span: Span
+) -> dict[str, torch.Tensor]:
+    """The weights that trade a window, tuned on the bars of `span`."""
+    tuned, _ = fine_tune(
+        market, Tiers(params.train_symbol_agents, params.train_master), weights, params=params.fine_tune,
+        iterations=params.walk_forward.tune_iterations, span=span, validation_span=None, seed=0,
+        label=f"window {window.index}: tune", **QUIET,
+    )  # fmt: skip
+    return tuned

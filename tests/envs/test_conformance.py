@@ -173,13 +173,13 @@ class Undead(Menagerie):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Forgetful, "saved and loaded|copies reset: equal environments differ"),
+        (Forgetful, "saved and loaded|some reset: equal environments differ"),
         (Pickled, "state_dict holds more than tensors"),
         (Unseeded, "after step 1: an equal environment, .* differs: in state"),
         (Careless, "step wrote into the actions"),
         (Reusing, "after step 1: step wrote into the timestep before it: in late.played"),
         (Listening, "other actions of the idle, differs: in team_reward"),
-        (Thorough, "copies reset: .* changed in a copy that was not reset"),
+        (Thorough, "some reset: .* changed in an environment that was not reset"),
         (Undead, "an agent acts after its discount was 0"),
     ],
 )

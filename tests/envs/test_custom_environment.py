@@ -32,7 +32,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_it_conforms(example: str) -> None:
     check_environment(lambda: make(example, 4, seed=0), steps=60)
-    assert make(example, 2, seed=0, places=9).places == 9  # type: ignore[attr-defined]
+    assert make(example, 2, seed=0, places=9).unwrapped.places == 9  # type: ignore[attr-defined]
 
 
 def test_a_learner_solves_it(example: str) -> None:

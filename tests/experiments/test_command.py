@@ -59,11 +59,17 @@ def test_json_stands_alone_on_standard_output_and_says_what_every_seed_earned(ro
         "timesteps": STEPS,
     }
     assert [run["seed"] for run in found["runs"]] == [0, 1]
+    assert found["optimum"] is None
     for run in found["runs"]:
         assert -200.0 < run["test_return"] < -10.0
         assert run["test_return"] == run["evaluations"][-1]["mean"]
         assert run["interval"][0] < run["test_return"] < run["interval"][1]
         assert run["steps_per_s"] > 0.0
+        assert set(run["metrics"]) == {"collisions", "landmark_distance"}
+        for name, figure in run["metrics"].items():
+            assert figure["interval"][0] < figure["mean"] < figure["interval"][1]
+            assert figure["mean"] == run["evaluations"][-1]["metrics"][name]["mean"]
+            assert figure["better"] == "lower"
         assert run["evaluations"][-1]["steps"] == run["steps"] == STEPS
         assert Path(run["folder"]) == root / "models/runs/mpe/simple_spread/mappo" / str(run["seed"])
     assert Path(found["picture"]).read_bytes().startswith(b"<?xml")
@@ -172,6 +178,7 @@ def test_a_saved_policy_earns_what_training_said(root: Path, trained: Any) -> No
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["test_return"] == run["test_return"]
+    assert found["metrics"] == run["metrics"]
     assert (found["algo"], found["train_seed"], found["changed"]) == ("mappo", 1, [])
     other = marl(root, "evaluate", "--checkpoint", run["folder"], "--episodes", "16", "--seed", "7", "--json")
     assert json.loads(other.stdout)["test_return"] != run["test_return"]
@@ -190,6 +197,9 @@ def test_every_seed_is_a_run_in_mlflow(root: Path, trained: Any) -> None:
     curve = client.get_metric_history(run.info.run_id, "test_return")
     assert [point.step for point in curve][-1] == STEPS
     assert len(curve) == 20
+    for figure in ("collisions", "landmark_distance"):
+        assert len(client.get_metric_history(run.info.run_id, f"test/{figure}")) == 20
+        assert len(client.get_metric_history(run.info.run_id, f"episode/{figure}")) > 20
     assert {file.path for file in client.list_artifacts(run.info.run_id, "1")} == {
         "1/policy.safetensors",
         "1/run.json",
@@ -201,6 +211,19 @@ def test_several_algorithms_are_drawn_together(root: Path, trained: Any, tmp_pat
     done = marl(root, "curves", "models/runs", "--out", str(tmp_path / "curves.png"))
     assert done.exit_code == 0, done.output
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    done = marl(root, "curves", "models/runs", "--metric", "collisions", "--out", str(tmp_path / "collisions.svg"))
+    assert done.exit_code == 0, done.output
+    assert "collisions" in (tmp_path / "collisions.svg").read_text()
+    done = marl(root, "curves", "models/runs", "--metric", "crashes", "--out", str(tmp_path / "no.svg"))
+    assert "no episode metric 'crashes' in this run (found: collisions, landmark_distance)" in str(done.exception)
+
+
+def test_the_optimum_stands_beside_the_runs(root: Path, tmp_path: Path) -> None:
+    short = ("--timesteps", "600", "--test-episodes", "4", "--out", str(tmp_path), "--json")
+    done = marl(root, "train", "--algo", "vdn", "--env", "matrix/two_step", *short)
+    found = json.loads(done.stdout)
+    assert found["optimum"] == 8.0
+    assert 0.0 <= found["runs"][0]["metrics"]["optimal_share"]["mean"] <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_params_metrics_tags_and_artifacts_arrive_and_a_killed_run_is_told_apart
     assert run.info.status == "FINISHED"
     assert run.data.params == {"run.seeds": "[0]"}
     assert (run.data.tags["stage"], run.data.tags["agent_type"]) == ("copy", "symbol")
-    history = client.get_metric_history(run.info.run_id, "loss _mean_")
+    history = client.get_metric_history(run.info.run_id, metric_name("loss (mean)"))
     assert [(point.step, round(point.value, 3)) for point in history] == [(0, 1.0), (1, 0.5), (2, 0.333)]
     place = Path(run.info.artifact_uri.removeprefix("file://")) / "note.txt"
     assert place.read_text() == "kept as it was"
@@ -74,8 +74,50 @@ def test_a_run_ends_as_its_block_did(root: Path, error: BaseException | None, st
 
 
 def test_names_mlflow_would_refuse_are_made_ones_it_takes() -> None:
-    assert metric_name("curriculum: broad/loss (mean)") == "curriculum: broad/loss _mean_"
-    assert metric_name("/") == "_"
+    for kept in ("curriculum: broad/loss", "symbols/policy_loss", "p-value 0.05", "a.b"):
+        assert metric_name(kept) == kept
+    assert metric_name("speed[m/s]").startswith("speed_m/s__")
+    odd = [
+        "speed[m/s]",
+        "speed(m/s)",
+        "",
+        "/",
+        "//",
+        ".",
+        "..",
+        "../up",
+        "a//b",
+        "/a",
+        "a/",
+        " ",
+        "größe",
+        "速度",
+        "x" * 300,
+    ]
+    odd += ["x" * 301, "a\nb", "a" * 249 + "/b", "drop'; --", "a/./b", "\ud800"]
+    names = [metric_name(name) for name in odd]
+    assert len(set(names)) == len(odd)
+    assert names == [metric_name(name) for name in odd]
+
+
+@pytest.mark.slow
+def test_mlflow_takes_every_name_and_value(root: Path) -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    odd = {
+        "speed[m/s]": 1.0, "größe/速度": 2.0, "x" * 300: 3.0, "../up": 4.0, "a//b": 5.0, "": 6.0,
+        "nan": float("nan"), "inf": float("inf"),
+    }  # fmt: skip
+    for name in odd:
+        _validate_metric_name(metric_name(name))
+    with SpoolRecorder(root, "größe " * 80, {"env_options": {"speed[m/s]": 1, "y" * 400: 2}}, {}) as recorder:
+        recorder.log_metrics(odd, 1)
+    Shipper(root).ship()
+    ((_, run),) = runs(root).values()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics[metric_name("speed[m/s]")] == 1.0
+    assert {metric_name(name) for name in odd} <= set(run.data.metrics)
+    assert not list((root / SPOOL).glob("*-*-*"))
 
 
 def test_sections_are_flattened_with_numbered_lists() -> None:

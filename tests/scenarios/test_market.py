@@ -14,11 +14,10 @@ from marl_pipeline.data.windows import split
 from marl_pipeline.envs.protocol import MultiDiscrete
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.play import greedy_episodes, greedy_returns
 from marl_pipeline.experiments.execution import load, train
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.pipeline import overlay
-from marl_pipeline.progress import silent
 from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
 
@@ -117,15 +116,18 @@ def test_one_agent_learns_to_trade_the_whole_portfolio(root: Path, tmp_path: Pat
     environment = made.training(2, 0)
     spec = environment.groups["agent"]
     assert (spec.agents, spec.actions) == (1, MultiDiscrete((7,) * 4))
+    told: dict[str, float] = {}
     job = job_of("market/single", "ppo", {"envs": 4, "horizon": 12, "epochs": 1, "minibatches": 1}, engine=engine)
     done = train(
         job,
         made,
         tmp_path,
-        evaluate=lambda policy: greedy_returns(made.test(4, 0), policy),
+        evaluate=lambda policy: greedy_episodes(made.test(4, 0), policy, made.metrics),
         checkpoint=FileCheckpointer(tmp_path),
-        on_step=silent,
+        on_step=lambda label, step, total, metrics: told.update(metrics),
     )
+    for figure in ("net_return", "drawdown", "turnover", "costs", "trades"):
+        assert {f"episode/{figure}", f"test/{figure}"} <= set(told), "of training, and of the greedy evaluation"
     assert done.steps >= job.timesteps
     settings = registry.parse("ppo", job.settings).settings
     untrained = registry.build("ppo", environment, made.inputs, settings, seed=0, timesteps=1)
@@ -179,3 +181,31 @@ def job_of(env: str, algo: str, overrides: dict[str, object], *, engine: str) ->
         device="cpu",
         threads=1,
     )
+
+
+def test_episode_metrics_are_those_of_the_account(root: Path) -> None:
+    made = scenario(root, "market/portfolio", {"episode": 12}, "cpu")
+    cash = made.test(2, 0).params.initial_cash
+    played = greedy_episodes(made.test(2, 0), made.baselines["random"](made.test(2, 0).groups, 0), made.metrics)
+    again, policy = made.test(2, 0), made.baselines["random"](made.test(2, 0).groups, 0)
+    timestep, sums, deepest = again.reset(), dict.fromkeys(("turnover", "costs", "trades"), 0.0), 0.0
+    while not bool(timestep.done.any()):
+        actions, _ = policy.act(timestep, {}, None)
+        timestep = again.step(actions)
+        ledger = again.ledger
+        sums["turnover"] += float(timestep.info["turnover"][0])
+        sums["costs"] += float((ledger.commission + ledger.slippage).sum(-1)[0] + ledger.borrow.sum(-1)[0]) / cash
+        sums["trades"] += float((ledger.shares[0] != 0.0).sum())
+        deepest = max(deepest, float((1.0 - again.book.equity / again.book.peak)[0, 0]))
+    assert min(*sums.values(), deepest) > 0.0
+    found = {name: float(values[0]) for name, values in played.metrics.items()}
+    wanted = {"net_return": float(again.book.equity[0, 0]) / cash - 1.0, "drawdown": deepest, **sums}
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["market/portfolio", "market/accounts", "market/single"])
+def test_holding_earns_nothing_and_costs_nothing(root: Path, name: str) -> None:
+    made = scenario(root, name, {"episode": 12}, "cpu")
+    played = greedy_episodes(made.test(3, 0), made.baselines["hold"](made.test(3, 0).groups, 0), made.metrics)
+    for figure in ("turnover", "costs", "trades", "drawdown"):
+        assert played.metrics[figure].tolist() == [0.0] * 3

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from checkouts import small_checkout
+from torch import Tensor, nn
 
 from marl_pipeline.algos import registry as algorithms
 from marl_pipeline.envs.matrix.games import two_step
+from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.errors import UserError
+from marl_pipeline.evaluation.play import greedy_episodes
 from marl_pipeline.pipeline import overlay
 from marl_pipeline.scenarios import registry
 from marl_pipeline.scenarios.presets import all_presets, choose
@@ -105,3 +110,72 @@ def test_at_least_one_copy_is_made() -> None:
     with pytest.raises(UserError, match="num_envs=0"):
         registry.make("matrix/two_step", 0, seed=0)
     assert two_step(1, seed=0).num_envs == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "optimum"),
+    [
+        ("matrix/two_step", {}, 8.0),
+        ("matrix/climbing", {}, 275.0),
+        ("matrix/climbing", {"episode": 4}, 44.0),
+        ("matrix/penalty", {"penalty": -100.0}, 250.0),
+        ("mpe/simple_spread", {}, None),
+    ],
+)
+def test_the_optimum_is_known_where_there_is_one(name: str, options: dict[str, object], optimum: float | None) -> None:
+    assert registry.scenario(Path(), name, options, "cpu").optimum == optimum
+
+
+class Always:
+    """Both agents play the same joint action at every step."""
+
+    module = nn.Module()
+
+    def __init__(self, *joint: int) -> None:
+        self._joint = torch.tensor(joint)
+
+    def start(self, num_envs: int) -> dict[str, Tensor]:
+        return {}
+
+    def act(self, timestep: Timestep, memory: dict[str, Tensor], generator: object) -> tuple[dict[str, Tensor], Any]:
+        return {"agents": self._joint.expand(len(timestep.done), 2)}, memory
+
+
+@pytest.mark.parametrize(
+    ("name", "joint", "share"),
+    [
+        ("matrix/two_step", (1, 1), 1.0),
+        ("matrix/two_step", (1, 0), 0.5),  # the table of 8 is right, missing each other in it is not
+        ("matrix/two_step", (0, 0), 0.5),  # the safe table is wrong, what is played in it is as good as anything
+        ("matrix/climbing", (0, 0), 1.0),
+        ("matrix/climbing", (1, 1), 0.0),
+        ("matrix/penalty", (2, 0), 1.0),
+    ],
+)
+def test_the_share_of_best_joint_actions(name: str, joint: tuple[int, int], share: float) -> None:
+    made = registry.scenario(Path(), name, {}, "cpu")
+    played = greedy_episodes(made.test(2, 0), Always(*joint), made.metrics)
+    assert played.metrics["optimal_share"].tolist() == [share, share]
+    assert (float(played.returns[0]) == made.optimum) == (share == 1.0)
+
+
+def test_collisions_and_distances_of_the_spread() -> None:
+    made = registry.scenario(Path(), "mpe/simple_spread", {}, "cpu")
+    random, greedy = (
+        greedy_episodes(made.test(64, 0), made.baselines[name](made.test(64, 0).groups, 0), made.metrics).metrics
+        for name in ("random", "greedy assignment")
+    )
+    assert float(greedy["landmark_distance"].mean()) < 0.6 * float(random["landmark_distance"].mean())
+    test, policy = made.test(64, 0), made.baselines["greedy assignment"](made.test(64, 0).groups, 0)
+    timestep, touched, distances = test.reset(), torch.zeros(64), torch.zeros(64)
+    for _ in range(25):
+        actions, _ = policy.act(timestep, {}, None)
+        timestep = test.step(actions)
+        seen = timestep.groups["agents"].observation["seen"]
+        others = seen[..., 10:14].reshape(64, 3, 2, 2).norm(dim=-1)
+        landmarks = seen[..., 4:10].reshape(64, 3, 3, 2).norm(dim=-1)
+        touched += (others < 0.3).sum((1, 2)) / 3
+        distances += landmarks.amin(1).mean(1) / 25
+    assert float(touched.sum()) > 0
+    assert torch.allclose(greedy["collisions"].float(), touched, atol=1e-4)
+    assert torch.allclose(greedy["landmark_distance"].float(), distances, atol=1e-4)

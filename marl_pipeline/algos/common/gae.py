@@ -38,18 +38,20 @@ def generalised_advantages(
         reward, discount: [L, E, A] of the transition from step t to t + 1; `discount` is the environment's.
         acts: [L, E, A] bool, the agent decided at step t, or what follows is to be told apart from what went before.
         value: [L, E, A] the critic's estimate at step t.
-        cut: [L, E] bool, the episode ended with the transition of step t.
+        cut: [L, E] bool, the episode ended with the transition of step t; or [L, E, A], the agent's part in it did.
         cut_value: [L, E, A] the critic's estimate of the state in which it ended (`discount` is 0 where terminated).
         last_value: [E, A] the estimate after the last step.
         gamma, gae_lambda: the learner's discount per step and its bias-variance trade-off.
     """
+    if cut.dim() < reward.dim():
+        cut = cut.unsqueeze(-1)
     advantage = torch.zeros_like(value)
     next_value = last_value
     next_advantage = torch.zeros_like(last_value)
     pending = torch.zeros_like(last_value)  # discounted reward since step t until the next decision
     pending_discount = torch.ones_like(last_value)
     for t in range(len(reward) - 1, -1, -1):
-        ended = cut[t].unsqueeze(-1)
+        ended = cut[t]
         next_value = torch.where(ended, cut_value[t], next_value)
         next_advantage = next_advantage.masked_fill(ended, 0.0)
         pending = pending.masked_fill(ended, 0.0)

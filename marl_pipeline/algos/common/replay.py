@@ -27,27 +27,30 @@ class Seen:
     Attributes:
         observation: field -> [..., A, *shape].
         action_mask: [..., A, mask width] bool.
-        acts, present: [..., A] bool.
+        acts, present, truncated: [..., A] bool.
     """
 
     observation: dict[str, Tensor]
     action_mask: Tensor
     acts: Tensor
     present: Tensor
+    truncated: Tensor
 
     def fields(self) -> dict[str, Tensor]:
-        kept = {"action_mask": self.action_mask, "acts": self.acts, "present": self.present}
+        kept = {name: getattr(self, name) for name in ("action_mask", "acts", "present", "truncated")}
         return {f"observation.{name}": field for name, field in self.observation.items()} | kept
 
     def at(self, index: Tensor) -> Seen:
         """The rows [...] of a table [N, A, ...]; with an index [..., A], every agent's own row."""
         observation = {name: _rows(table, index) for name, table in self.observation.items()}
-        return Seen(observation, _rows(self.action_mask, index), _rows(self.acts, index), _rows(self.present, index))
+        flags = (_rows(table, index) for table in (self.action_mask, self.acts, self.present, self.truncated))
+        return Seen(observation, *flags)
 
     def of_agents(self) -> Seen:
         """A table [N, A, ...] as one of the rows of single agents, [N * A, ...]."""
         observation = {name: table.flatten(0, 1) for name, table in self.observation.items()}
-        return Seen(observation, self.action_mask.flatten(0, 1), self.acts.flatten(0, 1), self.present.flatten(0, 1))
+        flags = (table.flatten(0, 1) for table in (self.action_mask, self.acts, self.present, self.truncated))
+        return Seen(observation, *flags)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Decisions:
         action: [B, A, *shape].
         returns: [B, A] discounted reward until `later`.
         factor: [B, A] the discount of what follows `later`; 0 where the agent's future ended before.
-        later: the agent's next decision at or after n steps, or the end of a truncated episode, [B, A, ...].
+        later: the agent's next decision at or after n steps, or the last it saw before it or its episode was truncated,
+            [B, A, ...].
         valid: [B, A] bool, the agent did decide, and `later` was found.
     """
 
@@ -96,7 +100,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Transitions:
-    """B timesteps of all groups and those n steps later (or the end of the episode, where that is sooner).
+    """B timesteps of all groups and those n steps later (or where the episode, or an agent's part in it, ends).
 
     Attributes:
         now, later: [B, ...].
@@ -230,6 +234,7 @@ class Replay:
             seen.action_mask.index_copy_(0, here, step.action_mask)
             seen.acts.index_copy_(0, here, step.acts)
             seen.present.index_copy_(0, here, step.present)
+            seen.truncated.index_copy_(0, here, step.agents_truncated())
         if self._state.shape[-1]:
             self._state.index_copy_(0, here, timestep.state)
         for name, table in self._memory.items():
@@ -287,11 +292,12 @@ class Replay:
         """
         seen, taken = self._seen[group], self._taken[group]
         path = self._path(position, look_ahead)
-        acts, final = _rows(seen.acts, path), _rows(self.final, path)
+        acts, left = _rows(seen.acts, path), _rows(seen.truncated, path)
+        final = _rows(self.final, path)
         discount = _rows(taken.discount, path[:-1])
         reward = _rows(taken.reward, path[:-1])
         if team:
-            acts = acts | ~_rows(seen.present, path)
+            acts, left = acts | ~_rows(seen.present, path), torch.zeros_like(left)
             discount = (~_rows(self._terminated, path[:-1])).to(discount.dtype).unsqueeze(-1).expand_as(discount)
             reward = _rows(self._team_reward, path[:-1]).unsqueeze(-1).expand_as(reward)
         decided = acts[0] & ~final[0].unsqueeze(-1)
@@ -301,7 +307,7 @@ class Replay:
             returns = returns + torch.where(waiting, factor * reward[k], 0.0)
             factor = torch.where(waiting, factor * gamma * discount[k], factor)
             later = torch.where(waiting, path[k + 1].unsqueeze(-1), later)
-            found = final[k + 1].unsqueeze(-1) | (discount[k] == 0)
+            found = final[k + 1].unsqueeze(-1) | left[k + 1] | (discount[k] == 0)
             waiting = waiting & ~(found | acts[k + 1] if k + 1 >= n else found)
         agents = torch.arange(decided.shape[-1], device=later.device)
         return Decisions(
@@ -314,11 +320,16 @@ class Replay:
         )
 
     def transitions(self, position: Tensor, *, n: int, gamma: float) -> Transitions:
-        """What all groups saw and did at positions [B], and what they saw `n` steps later."""
+        """What all groups saw and did at positions [B], and what they saw `n` steps later.
+
+        Where an agent alone is truncated on the way, `later` is that moment: it is the last that agent saw, and fewer
+        steps are as good a target for the others.
+        """
         path = self._path(position, n)
         final, terminated = _rows(self.final, path), _rows(self._terminated, path[:-1])
         team_reward = _rows(self._team_reward, path[:-1])
         taken = {name: table.at(path[:-1]) for name, table in self._taken.items()}
+        left = torch.stack([_rows(seen.truncated, path).any(-1) for seen in self._seen.values()]).any(0)
         going = ~final[0]
         later, team_returns, team_factor = position, torch.zeros_like(team_reward[0]), torch.ones_like(team_reward[0])
         returns = {name: torch.zeros_like(table.reward[0]) for name, table in taken.items()}
@@ -331,7 +342,7 @@ class Replay:
             team_returns = team_returns + torch.where(going, team_factor * team_reward[k], 0.0)
             team_factor = torch.where(going, team_factor * gamma * ~terminated[k], team_factor)
             later = torch.where(going, path[k + 1], later)
-            going = going & ~terminated[k] & ~final[k + 1]
+            going = going & ~terminated[k] & ~final[k + 1] & ~left[k + 1]
         return Transitions(
             now=self._scene(position),
             later=self._scene(later),
@@ -411,7 +422,7 @@ def _seen_table(step: GroupStep, positions: int) -> Seen:
         return torch.zeros(positions, *field.shape[1:], dtype=field.dtype, device=field.device)
 
     observation = {name: table(field) for name, field in step.observation.items()}
-    return Seen(observation, table(step.action_mask), table(step.acts), table(step.present))
+    return Seen(observation, *(table(flags) for flags in (step.action_mask, step.acts, step.present, step.acts)))
 
 
 def _taken_table(spec: GroupSpec, positions: int, device: torch.device) -> Taken:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.algos.common.actors import Actors
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, Timestep
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Experience:
         log_prob, value, acts, present, reward, discount: [L, E, A].
         action_mask: [L, E, A, mask_width].
         cut: [L, E], the episode ended with this transition.
-        cut_value: [L, E, A], the critic's value of the state in which the episode ended; read only where `cut`, and
-            multiplied by a `discount` of 0 where it was terminated.
+        truncated: [L, E, A], the agent alone was truncated by this transition.
+        cut_value: [L, E, A], the critic's value of the state in which the episode, or the agent's part in it, ended;
+            read only where `cut` or `truncated`, and multiplied by a `discount` of 0 where it was terminated.
         last_value: [E, A].
     """
 
@@ -38,6 +39,7 @@ class Experience:
     reward: Tensor
     discount: Tensor
     cut: Tensor
+    truncated: Tensor
     cut_value: Tensor
     last_value: Tensor
 
@@ -63,7 +65,7 @@ class Collector:
             after = self.environment.step({name: decision.action for name, decision in decisions.items()})
             done = after.done
             any_done = bool(done.any())
-            final = self.actors.decide(after, None) if any_done else None
+            final = self.actors.decide(after, None) if any_done or _any_agent_truncated(after) else None
             for name in groups:
                 decision, was, now = decisions[name], before.groups[name], after.groups[name]
                 cut_value = final[name].value if final is not None else torch.zeros_like(decision.value)
@@ -79,6 +81,7 @@ class Collector:
                         "reward": now.reward,
                         "discount": now.discount,
                         "cut": done,
+                        "truncated": now.agents_truncated(),
                         "cut_value": cut_value,
                     }
                 )
@@ -107,3 +110,8 @@ class Collector:
         self._timestep = self.environment.reset(nobody)
         self.environment.load_state_dict(environment)  # a reset may have drawn from the environment's generator
         self.generator.set_state(generator)
+
+
+def _any_agent_truncated(timestep: Timestep) -> bool:
+    """Whether an agent leaves by truncation while its episode goes on."""
+    return any(step.truncated is not None and bool(step.truncated.any()) for step in timestep.groups.values())

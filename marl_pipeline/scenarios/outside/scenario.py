@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import torch
 
-from marl_pipeline.envs.lookup import import_module
+from marl_pipeline.envs.lookup import import_module, split_limit
 from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.validation import Validated
 from marl_pipeline.errors import UserError
 from marl_pipeline.scenarios.scenario import Make, Scenario, maker, plain
 from marl_pipeline.store.digest import source_digest
@@ -28,14 +29,17 @@ def scenario(name: str, root: Path, options: Mapping[str, Any], device: torch.de
         UserError: no such module, class or option, or an environment that does not speak the protocol.
     """
     builder = _builder(name)
-    make = maker(name, builder, options, device)
+    own = not isinstance(builder, partial)
+    limit, rest = split_limit(name, builder, options) if own else (None, options)
+    make = maker(name, builder, rest, device)
     try:
-        inspect.signature(builder).bind(1, seed=0, device=device, **options)
+        inspect.signature(builder).bind(1, seed=0, device=device, **rest)
     except TypeError as error:
         raise UserError(
             f"environment '{name}' is built as (num_envs, seed=..., device=..., **options), which does not fit: {error}"
         ) from error
-    return plain(_checked(name, make), identify=lambda: _source(name))
+    checked = _checked(name, make)
+    return plain(_validated(name, checked, limit) if own else checked, identify=lambda: _source(name))
 
 
 def _builder(name: str) -> Builder:
@@ -69,6 +73,10 @@ def _checked(name: str, make: Make) -> Make:
         return environment
 
     return checked
+
+
+def _validated(name: str, make: Make, limit: int | None) -> Make:
+    return lambda num_envs, seed: Validated(make(num_envs, seed), name, limit)
 
 
 def _source(name: str) -> dict[str, str]:

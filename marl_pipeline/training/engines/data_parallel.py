@@ -18,12 +18,14 @@ from torch import Tensor
 from marl_pipeline.algos.common.algorithm import Advance, Algorithm, Policy
 from marl_pipeline.algos.common.algorithm import Weights as Learned
 from marl_pipeline.checkpoint import Checkpointer, State
+from marl_pipeline.envs.episodes import MeasuredEpisodes
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import silent
-from marl_pipeline.training.callbacks import Curriculum, GreedyEvaluation, KeepBest, Telemetry
+from marl_pipeline.training.callbacks import Curriculum, EpisodeFigures, GreedyEvaluation, KeepBest, Telemetry
 from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
-from marl_pipeline.training.loop import Callback, train
+from marl_pipeline.training.loop import Callback, Played, train
 
 
 class ProcessGroup(Reduction):
@@ -127,11 +129,11 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
 
     given = task.evaluate
 
-    def evaluate(policy: Policy) -> Tensor:
+    def evaluate(policy: Policy) -> Played:
         assert given is not None
         require_equal_weights(cpu_weights(policy.module), group)
-        returns: Tensor = group.broadcast(given(policy).cpu() if group.rank == 0 else None)
-        return returns
+        played: Played = group.broadcast(_on_cpu(given(policy)) if group.rank == 0 else None)
+        return played
 
     shared = replace(
         task,
@@ -142,12 +144,24 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
     return train_alone(shared, group)
 
 
+def _on_cpu(played: Played) -> Played:
+    return Played(played.returns.cpu(), {name: values.cpu() for name, values in played.metrics.items()})
+
+
 def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
-    """Trains one of the project's own algorithms in this process; the engine `torch`."""
+    """Trains one of the project's own algorithms in this process; the engine `torch`.
+
+    Figures of training episodes are those of this worker's environments.
+    """
     copies = reduction.share(task.num_envs, "copies of the environment")
-    environment = task.make(copies, reduction.own_seed(task.seed))
+    with closing(task.make(copies, reduction.own_seed(task.seed))) as environment:
+        return _train(task, environment, reduction)
+
+
+def _train(task: Task, environment: Environment, reduction: Reduction) -> Trained:
+    measured = MeasuredEpisodes(environment, task.metrics) if task.metrics else None
     algorithm = task.build(
-        environment,
+        environment if measured is None else measured,
         task.inputs,
         task.settings,
         seed=task.seed,
@@ -157,7 +171,7 @@ def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
     if task.start is not None:
         algorithm.load_weights(task.start)
     telemetry, best = Telemetry(), KeepBest()
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [] if measured is None else [EpisodeFigures(measured)]
     if task.evaluate is not None:
         callbacks += [GreedyEvaluation(task.evaluate, task.evaluate_every, first=task.select, name=task.score)]
     callbacks += [best] if task.select else []

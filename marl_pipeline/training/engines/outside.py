@@ -15,7 +15,8 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import Features
-from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep
+from marl_pipeline.envs.episodes import EpisodeMetric, MeasuredEpisodes
+from marl_pipeline.envs.protocol import ActionSpace, Environment, GroupStep, closing
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
 from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
@@ -28,7 +29,8 @@ class Watch:
 
     Attributes:
         policy: of the project; `load` brings the library's present weights into it.
-        steps: environment steps taken, all copies together.
+        steps: environment steps taken, all environments together.
+        measured: the episodes that the library plays, where they are played in this process.
     """
 
     task: Task
@@ -39,6 +41,7 @@ class Watch:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    measured: Measured | None = None
     best: Evaluation | None = None
     best_weights: Weights = field(default_factory=dict)
 
@@ -59,31 +62,30 @@ class Watch:
         self.timed_steps += steps - before
         self.steps, self.metrics = steps, metrics
         over = steps >= task.timesteps
-        told = dict(metrics)
+        told = dict(metrics) if self.measured is None else {**metrics, **self.measured.collected()}
         if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
-            told[task.score] = self._evaluate(task.evaluate)
+            told |= self._evaluate(task.evaluate)
         task.on_step(task.label, min(steps, task.timesteps), task.timesteps, told)
         self._began = time.perf_counter()
         return over
 
-    def _evaluate(self, evaluate: Evaluate) -> float:
+    def _evaluate(self, evaluate: Evaluate) -> dict[str, float]:
         """Plays the present weights, and keeps them where the task selects and they are the best so far."""
         self.load()
-        returns = evaluate(self.policy)
-        std = float(returns.std()) if len(returns) > 1 else 0.0
-        evaluation = Evaluation(self.steps, float(returns.mean()), std)
+        evaluation = Evaluation.of(self.steps, evaluate(self.policy))
         self.evaluations.append(evaluation)
         if self.task.select and (self.best is None or evaluation.mean > self.best.mean):
             self.best, self.best_weights = evaluation, cpu_weights(self.policy.module)
-        return evaluation.mean
+        figures = {f"test/{name}": figure["mean"] for name, figure in evaluation.metrics.items()}
+        return {self.task.score: evaluation.mean, **figures}
 
     def state(self) -> State:
         """What a checkpoint needs of it."""
         return {
-            "best": None if self.best is None else [self.best.steps, self.best.mean, self.best.std],
+            "best": None if self.best is None else self.best.as_list(),
             "best_weights": self.best_weights,
             "steps": self.steps,
-            "evaluations": [[entry.steps, entry.mean, entry.std] for entry in self.evaluations],
+            "evaluations": [entry.as_list() for entry in self.evaluations],
             "metrics": dict(self.metrics),
         }
 
@@ -111,6 +113,26 @@ class Watch:
         return Trained(weights, run)
 
 
+class Measured:
+    """The episodes of all environments that a library has had made in this process."""
+
+    def __init__(self, metrics: Mapping[str, EpisodeMetric]) -> None:
+        self._metrics = metrics
+        self._environment: MeasuredEpisodes | None = None
+
+    def watch(self, environment: Environment) -> Environment:
+        """The environment to step; it takes the place of the one before."""
+        if not self._metrics:
+            return environment
+        self._environment = MeasuredEpisodes(environment, self._metrics)
+        return self._environment
+
+    def collected(self) -> dict[str, float]:
+        """`episode/<metric>`: means over the episodes that have ended since the last call."""
+        found = {} if self._environment is None else self._environment.collected()
+        return {f"episode/{name}": mean for name, mean in found.items()}
+
+
 def row_features(task: Task) -> Features:
     """What the library's networks read: the rows that the project's own would read."""
 
@@ -131,9 +153,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def training_environment(task: Task, copies: int, seed: int, reward: str) -> Environment:
-    """What the library steps: every agent is paid its own reward or, with `team`, what the team earned."""
+def training_environment(
+    task: Task, copies: int, seed: int, reward: str, measured: Measured | None = None
+) -> Environment:
+    """What the library steps: every agent earns its own reward or, with `team`, what the team earned.
+
+    Args:
+        measured: takes note of the environment, whose episodes it measures.
+    """
     environment = task.make(copies, seed)
+    if measured is not None:
+        environment = measured.watch(environment)
     return SharedReward(environment) if reward == "team" else environment
 
 
@@ -161,7 +191,9 @@ def require_spaces(task: Task, engine: str, spaces: tuple[type[ActionSpace], ...
     UserError: a group's actions are of another kind than the engine learns here.
     """
     wanted = " or ".join(space.__name__ for space in spaces)
-    for group, spec in task.make(1, task.seed).groups.items():
+    with closing(task.make(1, task.seed)) as environment:
+        groups = environment.groups
+    for group, spec in groups.items():
         if not isinstance(spec.actions, spaces):
             raise UserError(
                 f"engine {engine}: the actions of group {group!r} must be {wanted}, found {spec.actions}: choose "

@@ -19,7 +19,7 @@ from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.features import MakeEnvironment
 from marl_pipeline.envs.bridges.exports.rllib import RLlibMultiAgentEnv
-from marl_pipeline.envs.protocol import Discrete, Environment
+from marl_pipeline.envs.protocol import Discrete, Environment, closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import silent
 from marl_pipeline.seeding import stream_seed
@@ -127,8 +127,10 @@ def _config(task: Task, settings: PPOSettings, start: int) -> PPOConfig:
         return adapter(make, features=features, seed=seed)
 
     register_env("marl_pipeline", create)
-    groups = make(task.seed).groups
+    with closing(make(task.seed)) as environment:
+        groups = environment.groups
     probe = adapter(make, features=features, seed=task.seed)
+    probe.close()
     modules = {
         group: RLModuleSpec(
             module_class=ActorCriticModule,

@@ -1,10 +1,11 @@
-"""PPO, MaskablePPO and DQN of Stable-Baselines3: for single agents, and as a yardstick for the project's own.
+"""MaskablePPO and DQN of Stable-Baselines3: for single agents, and as a yardstick for the project's own.
 
 One group learns, its agents as rows that share one policy; critics see what actors see.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from sb3_contrib import MaskablePPO
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
@@ -28,10 +29,11 @@ from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.stable_baselines3 import StableBaselines3VecEnv
-from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete
+from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete, closing
 from marl_pipeline.errors import UserError
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.engines.outside import (
+    Measured,
     Watch,
     on_policy_settings,
     one_thread,
@@ -62,8 +64,8 @@ class NormalisedRows(BaseFeaturesExtractor):
 
 
 def train(task: Task) -> Trained:
-    """Trains in this process: DQN by the settings of `idqn`; by those of `ppo`, PPO, or MaskablePPO where the
-    environment forbids actions from the start.
+    """Trains in this process: DQN by the settings of `idqn`; by those of `ppo`, MaskablePPO, which is PPO as long as
+    nothing is forbidden. Masks may begin at any step, so PPO itself, which cannot obey them, is never used.
 
     A run that was interrupted goes on from its weights and optimizer with new episodes (DQN with an empty replay): it
     does not end in the same bytes.
@@ -77,13 +79,15 @@ def train(task: Task) -> Trained:
         raise UserError("engine sb3: it has no central critic: choose ppo, or engine torch or rllib")
     saved = task.checkpoint.load()
     seed = stream_seed(task.seed, f"sb3 from {0 if saved is None else saved['steps']}") % 2**31
-    with one_thread():
-        if isinstance(task.settings, IDQNSettings):
-            learner = _dqn(task, task.settings, _rows(task, task.settings.reward, seed), seed)
+    given = task.settings
+    settings = given if isinstance(given, IDQNSettings) else on_policy_settings(task, "sb3", (Discrete, MultiDiscrete))
+    measured = Measured(task.metrics)
+    with one_thread(), contextlib.closing(_rows(task, settings.reward, seed, measured)) as rows:
+        if isinstance(settings, IDQNSettings):
+            learner = _dqn(task, settings, rows, seed)
         else:
-            settings = on_policy_settings(task, "sb3", (Discrete, MultiDiscrete))
-            learner = _ppo(task, settings, _rows(task, settings.reward, seed), seed)
-        return _learn(task, learner, saved)
+            learner = _ppo(task, settings, rows, seed)
+        return _learn(task, learner, rows, saved, measured)
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,12 @@ class Learner:
             moments.mean, moments.var, moments.count = np.asarray(mean), np.asarray(variance), count
 
 
-def _rows(task: Task, reward: str, seed: int) -> StableBaselines3VecEnv:
+def _rows(task: Task, reward: str, seed: int, measured: Measured) -> StableBaselines3VecEnv:
     def make(seed: int) -> Environment:
-        return training_environment(task, task.num_envs, seed, reward)
+        return training_environment(task, task.num_envs, seed, reward, measured)
 
-    groups = make(seed).groups
+    with closing(make(seed)) as environment:
+        groups = environment.groups
     if len(groups) > 1:
         raise UserError(f"engine sb3: one group learns, here are {sorted(groups)}: choose engine torch or rllib")
     return StableBaselines3VecEnv(make, features=row_features(task), seed=seed)
@@ -143,9 +148,7 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: 
     if settings.normalise_values:
         scale = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=settings.gamma)
     batch = rows.num_envs * settings.horizon
-    free = bool(rows.action_masks().all())
-    chosen: type[Any] = PPO if free else MaskablePPO
-    model = chosen(
+    model = MaskablePPO(
         "MlpPolicy",
         rows if scale is None else scale,
         learning_rate=_rate(settings.learning_rate),
@@ -200,8 +203,7 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     for name, (found, possible) in plain.items():
         if found != possible:
             raise UserError(f"engine sb3: {name} must be {possible} (found {found}): choose dqn, or engine torch")
-    if not rows.action_masks().all():
-        raise UserError("engine sb3: its DQN cannot leave out forbidden actions: choose ppo, or engine torch")
+    _require_free(rows, 0)
     agents = rows.num_envs // task.num_envs
     model = DQN(
         "MlpPolicy",
@@ -231,6 +233,18 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     return Learner(model, [model.q_net.q_net], model.policy.optimizer)
 
 
+def _require_free(rows: StableBaselines3VecEnv, steps: int) -> None:
+    """Raises:
+    UserError: an agent that acts next may not choose every action.
+    """
+    forbidden = ~rows.action_masks().all(-1) & rows.acts()
+    if forbidden.any():
+        raise UserError(
+            f"engine sb3: its DQN cannot leave out forbidden actions, and row {int(forbidden.argmax())} has some after "
+            f"step {steps}: choose ppo, or engine torch"
+        )
+
+
 def target_clock(settings: IDQNSettings) -> tuple[int, float]:
     """Steps of every copy from one update of the target network to the next, and its rate.
 
@@ -248,9 +262,16 @@ def _rate(schedule: Schedule) -> Callable[[float], float]:
     return lambda left: schedule.at(min(max(1.0 - left, 0.0), 1.0))
 
 
-def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
+def _learn(
+    task: Task, learner: Learner, rows: StableBaselines3VecEnv, saved: State | None, measured: Measured
+) -> Trained:
     model, policy = learner.model, blank_policy(task)
-    watch = Watch(task, policy, lambda: transfer(learner.parameters, list(policy.module.parameters())))
+    watch = Watch(
+        task,
+        policy,
+        lambda: transfer(learner.parameters, list(policy.module.parameters())),
+        measured=measured,
+    )
     model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder behind
     agents = model.n_envs // task.num_envs
     if saved is not None:
@@ -259,7 +280,7 @@ def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
         model.num_timesteps = watch.steps * agents
     left = task.timesteps - watch.steps
     if left > 0:
-        turns = _Turns(task, watch, learner, agents)
+        turns = _Turns(task, watch, learner, rows, agents)
         model.learn(left * agents, callback=turns, reset_num_timesteps=saved is None)
         turns.turn()
     return watch.trained()
@@ -268,12 +289,15 @@ def _learn(task: Task, learner: Learner, saved: State | None) -> Trained:
 class _Turns(BaseCallback):
     """Tells the watch of every rollout that has been learned from."""
 
-    def __init__(self, task: Task, watch: Watch, learner: Learner, agents: int) -> None:
+    def __init__(self, task: Task, watch: Watch, learner: Learner, rows: StableBaselines3VecEnv, agents: int) -> None:
         super().__init__()
         self._task, self._watch, self._learner, self._agents = task, watch, learner, agents
+        self._rows, self._free = rows, isinstance(learner.model, DQN)
         self._saved = watch.steps
 
     def _on_step(self) -> bool:
+        if self._free:
+            _require_free(self._rows, self.num_timesteps // self._agents)
         return True
 
     def _on_rollout_start(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +13,8 @@ from marl_pipeline.algos.common.algorithm import Algorithm, Policy
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.config import Section
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.episodes import EpisodeMetric
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import OnStep
 from marl_pipeline.training.loop import Evaluate, Run
@@ -50,6 +51,7 @@ class Task:
         settings: the algorithm's own; outside libraries are given what they have a name for.
         build: the project's own algorithm; its policy is what every engine hands back.
         make, inputs: the environment, and what a network reads of it.
+        metrics: episode metrics of the environment, measured as it is trained in.
         num_envs: environments in all, shared out to the workers.
         timesteps: environment steps in all.
         workers: processes that learn together.
@@ -81,6 +83,7 @@ class Task:
     score: str = "test_return"
     start: Weights | None = None
     curriculum: tuple[int, ...] = ()
+    metrics: Mapping[str, EpisodeMetric] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def cpu_weights(module: torch.nn.Module) -> Weights:
 
 def blank_policy(task: Task) -> Policy:
     """The policy that the task trains, before any training: weights of any engine are loaded into its module."""
-    return task.build(task.make(1, task.seed), task.inputs, task.settings, seed=task.seed, timesteps=1).policy
+    with closing(task.make(1, task.seed)) as environment:
+        return task.build(environment, task.inputs, task.settings, seed=task.seed, timesteps=1).policy
 
 
 def load_policy(task: Task, weights: Weights) -> Policy:

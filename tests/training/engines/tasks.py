@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from ruamel.yaml import YAML
-from torch import Tensor
 
 import marl_pipeline.algos
 from marl_pipeline.algos.common.algorithm import Policy
@@ -23,6 +22,7 @@ from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.evaluation.play import greedy_returns
 from marl_pipeline.progress import silent
 from marl_pipeline.training.engines.task import Task
+from marl_pipeline.training.loop import Played
 
 EPISODES = 256
 PRESETS = Path(marl_pipeline.algos.__file__).parent / "presets"
@@ -38,8 +38,8 @@ def preset(algorithm: str, **changes: Any) -> PPOSettings:
     return kind.model_validate(values)
 
 
-def greedy(make: Callable[[int, int], Environment], policy: Policy) -> Tensor:
-    return greedy_returns(make(EPISODES, 7), policy)
+def greedy(make: Callable[[int, int], Environment], policy: Policy) -> Played:
+    return Played(greedy_returns(make(EPISODES, 7), policy))
 
 
 def task(algorithm: str, settings: PPOSettings, make: Callable[[int, int], Environment], **fields: Any) -> Task:

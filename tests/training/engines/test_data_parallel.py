@@ -19,6 +19,7 @@ from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.progress import silent
 from marl_pipeline.training.engines.data_parallel import ProcessGroup, train_alone, train_share
 from marl_pipeline.training.engines.task import Task, load_policy
+from marl_pipeline.training.loop import Played
 from tests.algos.toy import EPISODE, Colours
 from tests.training.engines.processes import WORKERS, Pair
 from tests.training.engines.reinforce import Reinforce, ReinforceSettings
@@ -96,8 +97,8 @@ def _three() -> Reduction:
     return reduction
 
 
-def greedy(policy: Any) -> Tensor:
-    return greedy_returns(Colours(16, 99), policy)
+def greedy(policy: Any) -> Played:
+    return Played(greedy_returns(Colours(16, 99), policy))
 
 
 def task(folder: Path | None, timesteps: int, **changes: Any) -> Task:
@@ -179,5 +180,5 @@ def test_workers_that_drift_apart_are_found_out(together: Pair) -> None:
 
 def test_its_weights_are_a_policy_of_the_project(together: Pair) -> None:
     trained = together(share_of, None, 4)[0]
-    returns = greedy(load_policy(task(None, TURN), trained.weights))
+    returns = greedy(load_policy(task(None, TURN), trained.weights)).returns
     assert float(returns.mean()) == trained.run.evaluations[-1].mean

@@ -55,7 +55,7 @@ def test_every_engine_learns_the_colours(engine: str) -> None:
     )
     with private_ray(cpus=2):
         trained = registry.train(engine, chosen)
-    before, after = 2.0 * EPISODE / 3, float(chosen.evaluate(load_policy(chosen, trained.weights)).mean())
+    before, after = 2.0 * EPISODE / 3, float(chosen.evaluate(load_policy(chosen, trained.weights)).returns.mean())
     assert after > 0.9 * BEST > before
 
 

@@ -93,7 +93,7 @@ def assert_it_moved(chosen: Task, trained: Trained) -> None:
     before = blank_policy(chosen).module.state_dict()
     for group in chosen.make(1, 0).groups:
         assert any(not torch.equal(before[name], trained.weights[name]) for name in before if name.startswith(group))
-    returns = chosen.evaluate(load_policy(chosen, trained.weights))
+    returns = chosen.evaluate(load_policy(chosen, trained.weights)).returns
     assert float(returns.mean()) == trained.run.evaluations[-1].mean
 
 

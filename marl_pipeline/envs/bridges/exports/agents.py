@@ -1,4 +1,4 @@
-"""One copy of an environment by the names of its agents: what PettingZoo and RLlib step."""
+"""One environment by the names of its agents: what PettingZoo and RLlib step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from marl_pipeline.envs.bridges.exports.features import Features, MakeEnvironment
 from marl_pipeline.envs.bridges.exports.spaces import Wording, action_space
+from marl_pipeline.envs.protocol import close_environment
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class AgentView:
         mask: [mask_width] bool.
         acts: the next step uses its action.
         gone: its future ended.
+        left: it was truncated while the others go on.
     """
 
     row: NDArray[np.float32]
@@ -31,6 +33,7 @@ class AgentView:
     acts: bool
     reward: float
     gone: bool
+    left: bool
 
 
 class NamedAgents:
@@ -53,7 +56,8 @@ class NamedAgents:
         self._make, self._wording, self._features = make, wording, features
         self._environment = make(seed)
         if self._environment.num_envs != 1:
-            raise ValueError(f"one copy is shown by name; the environment has {self._environment.num_envs}")
+            self.close()
+            raise ValueError(f"one environment is shown by name, here are {self._environment.num_envs}")
         self._place = {
             f"{group}_{index}": (group, index)
             for group, spec in self._environment.groups.items()
@@ -69,6 +73,7 @@ class NamedAgents:
 
     def reset(self, seed: int | None = None) -> dict[str, AgentView]:
         if seed is not None:
+            self.close()
             self._environment = self._make(seed)
         self._timestep = self._environment.reset()
         return self._views()
@@ -103,6 +108,10 @@ class NamedAgents:
         """The observations of those agents as the library wants them."""
         return {name: self._wording.told(views[name].row, views[name].mask, self._actions[name]) for name in names}
 
+    def close(self) -> None:
+        """Closes the environment."""
+        close_environment(self._environment)
+
     @property
     def terminated(self) -> bool:
         return bool(self._timestep.terminated[0])
@@ -126,6 +135,7 @@ class NamedAgents:
             rows = self._features(group, step)[0].cpu().numpy()
             mask, acts = step.action_mask[0].cpu().numpy(), step.acts[0].tolist()
             reward, discount = step.reward[0].tolist(), step.discount[0].tolist()
+            left = step.agents_truncated()[0].tolist()
             for index in range(len(rows)):
                 views[f"{group}_{index}"] = AgentView(
                     row=np.array(rows[index], dtype=np.float32),
@@ -133,5 +143,6 @@ class NamedAgents:
                     acts=bool(acts[index]),
                     reward=float(reward[index]),
                     gone=discount[index] == 0.0,
+                    left=bool(left[index]),
                 )
         return views

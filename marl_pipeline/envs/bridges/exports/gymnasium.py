@@ -16,7 +16,7 @@ Numbers = NDArray[Any]
 
 
 class GymnasiumVectorEnv(VectorEnv[FloatRows, Numbers, Numbers]):
-    """Resets a copy in the step in which it ends: `infos["final_obs"]` holds the last observation.
+    """Resets an environment in the step in which it ends: `infos["final_obs"]` holds the last observation.
 
     `infos["action_mask"]` ([R, mask_width] int8, as `Discrete.sample` takes it; missing for continuous actions) says
     what may be chosen next and `infos["acts"]` whose action will be used; `action_masks()` is the same as bool. A seed
@@ -30,7 +30,9 @@ class GymnasiumVectorEnv(VectorEnv[FloatRows, Numbers, Numbers]):
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012 (as the base class declares it)
 
     def __init__(self, make: MakeEnvironment, **shown: Unpack[Shown]) -> None:
+        self.closed = True  # what holds nothing yet is not closed by `__del__`
         self._rows = Rows(make, **shown)
+        self.closed = False
         self.num_envs = self._rows.count
         self.single_observation_space = self._rows.observation_space
         self.single_action_space = self._rows.action_space
@@ -53,6 +55,10 @@ class GymnasiumVectorEnv(VectorEnv[FloatRows, Numbers, Numbers]):
     def action_masks(self) -> BoolRows:
         """[R, mask_width] bool."""
         return self._rows.action_masks()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the environment; Gymnasium's `close` calls it."""
+        self._rows.close()
 
     def _infos(self, acts: BoolRows) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, dtype=np.bool_)

@@ -22,7 +22,8 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
     several choices as a tuple; for continuous actions, which are never masked, the row alone.
 
     All living agents are asked at every step; `infos[agent]["acts"]` says whose action counts (a master between two
-    decisions is asked in vain). An agent whose future ends is terminated and leaves; the rest go on.
+    decisions is asked in vain). An agent whose future ends is terminated and leaves, one that is truncated alone
+    leaves too; the rest go on.
 
     Args:
         make: builds the environment, of one copy, for a seed.
@@ -55,7 +56,7 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
         views = self._agents.step(actions)
         over, cut = self._agents.terminated, self._agents.truncated
         terminated = {name: over or views[name].gone for name in playing}
-        truncated = {name: cut and not terminated[name] for name in playing}
+        truncated = {name: (cut or views[name].left) and not terminated[name] for name in playing}
         self.agents = [name for name in playing if not (terminated[name] or truncated[name])]
         rewards = {name: views[name].reward for name in playing}
         return self._agents.told(views, playing), rewards, terminated, truncated, self._infos(views, playing)
@@ -74,7 +75,8 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
         """There is nothing to see but the figures."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Closes the environment."""
+        self._agents.close()
 
     @staticmethod
     def _infos(views: Mapping[str, AgentView], names: list[str]) -> dict[str, dict[str, Any]]:

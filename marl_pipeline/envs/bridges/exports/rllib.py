@@ -59,9 +59,15 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         joining = {name for name, view in views.items() if view.acts}
         playing = [name for name in views if name in self._playing or name in joining]
         gone = {name for name in playing if views[name].gone}
-        asked = [name for name in playing if over or cut or name in gone or views[name].acts]
+        left = {name for name in playing if views[name].left} - gone
+        asked = [name for name in playing if over or cut or name in gone | left or views[name].acts]
         terminated = {name: over or name in gone for name in asked} | {ALL: over}
-        truncated = {name: cut and name not in gone for name in asked} | {ALL: cut}
+        # with every agent marked, RLlib takes the end of an episode for a termination (`MultiAgentEpisode`, case 2)
+        truncated = {name: name in left for name in asked} | {ALL: cut}
         rewards = {name: views[name].reward for name in playing}
-        self._playing = set(playing) - gone
+        self._playing = set(playing) - gone - left
         return self._named.told(views, asked), rewards, terminated, truncated, {name: {} for name in asked}
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._named.close()

@@ -1,7 +1,7 @@
 """One group of agents as a flat batch of single-agent environments: what Gymnasium and Stable-Baselines3 step.
 
-Row `e x A + a` is agent `a` in copy `e`. The other groups, if there are any, follow a given policy. Copies that end are
-reset in the same step.
+Row `e x A + a` is agent `a` in environment `e`. The other groups, if there are any, follow a given policy. Environments
+that end are reset in the same step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from marl_pipeline.envs.bridges.exports.features import Features, MakeEnvironment, dense_fields
 from marl_pipeline.envs.bridges.exports.spaces import action_space, row_space
-from marl_pipeline.envs.protocol import Timestep
+from marl_pipeline.envs.protocol import Environment, Timestep, close_environment
 
 Others = Callable[[Timestep], Mapping[str, Tensor]]
 """Decides for the groups that the library does not see: one [E, A, *actions.shape] tensor each."""
@@ -33,8 +33,9 @@ class RowStep:
     Attributes:
         observation: [R, F] of the next decision: of the new episode where one ended.
         reward: [R].
-        terminated, truncated: [R]; a row whose agent dies before its copy ends is terminated at once and stands
-            still (reward 0, `acts` False) until the copy starts anew.
+        terminated, truncated: [R]; a row whose agent dies, or is truncated, before its environment ends is reported so
+            at once and once only: it stands still (observation and reward 0, `acts` False) until a new episode begins.
+        playing: [R] the row's agent was there for this step. One that never comes has no episode to end.
         acts: [R] whether the next action of the row will be used.
         final: [R, F] the observation after the step; differs from `observation` where an episode ended.
     """
@@ -43,6 +44,7 @@ class RowStep:
     reward: FloatRows
     terminated: BoolRows
     truncated: BoolRows
+    playing: BoolRows
     acts: BoolRows
     final: FloatRows
 
@@ -86,24 +88,25 @@ class Rows:
     ) -> None:
         self._make, self._features, self._others = make, features, others
         environment = make(seed)
-        if group is None and len(environment.groups) == 1:
-            group = next(iter(environment.groups))
-        if group is None or group not in environment.groups:
-            raise ValueError(f"group {group!r} is none of {sorted(environment.groups)}")
-        if others is None and len(environment.groups) > 1:
-            raise ValueError(f"who decides for {sorted(set(environment.groups) - {group})}? give `others`")
+        try:
+            group = _shown_group(environment, group, others)
+        except ValueError:
+            close_environment(environment)
+            raise
         spec = environment.groups[group]
         self.environment, self.group = environment, group
         self._spec = spec
         self.count = environment.num_envs * spec.agents
         self._timestep: Timestep = environment.reset()
         self._gone: Tensor = torch.zeros_like(self._timestep.groups[group].acts)
+        self._came: Tensor = torch.zeros_like(self._gone)
         self.observation_space = row_space(int(self._rows(self._timestep).shape[-1]))
         self.action_space = action_space(spec.actions)
 
     def reset(self, seed: int | None = None) -> FloatRows:
         """New episodes in all copies, [R, F]; with `seed`, of an environment built anew for it."""
         if seed is not None:
+            self.close()
             self.environment = self._make(seed)
         self._begin(self.environment.reset())
         return self._rows(self._timestep)
@@ -120,20 +123,28 @@ class Rows:
             raise ValueError(f"actions must be {[self.count, *space.shape]}, found {list(chosen.shape)}")
         others = {} if self._others is None else dict(self._others(self._timestep))
         own = chosen.reshape(-1, self._spec.agents, *space.shape).to(self.environment.device)
+        was_present = self._timestep.groups[self.group].present
         after = self.environment.step({**others, self.group: own})
-        step = after.groups[self.group]
-        ended = (step.discount == 0.0) & ~self._gone
-        final, done = self._rows(after), after.done
-        terminated = _flat(ended | after.terminated.unsqueeze(-1))
-        truncated = _flat(after.truncated.unsqueeze(-1).expand_as(ended)) & ~terminated
+        step, final, done = after.groups[self.group], self._rows(after), after.done
+        ended = (step.discount == 0.0) | after.terminated.unsqueeze(-1)
+        cut = step.agents_truncated() | after.truncated.unsqueeze(-1)
+        self._came = self._came | was_present
+        going = self._came & ~self._gone
+        terminated, truncated = _flat(ended & going), _flat(cut & ~ended & going)
         reward = _flat(step.reward).astype(np.float32, copy=True)
-        self._gone = self._gone | (step.discount == 0.0)
+        self._gone = self._gone | ended | cut
         self._timestep = after
         if bool(done.any()):
             self._timestep = self.environment.reset(done)
             self._gone = self._gone & ~done.unsqueeze(-1)
+            self._came = self._came & ~done.unsqueeze(-1)
         observation = self._rows(self._timestep)
-        return RowStep(observation, reward, terminated, truncated, self.acts(), final)
+        observation[_flat(self._gone)] = 0.0
+        return RowStep(observation, reward, terminated, truncated, _flat(was_present & going), self.acts(), final)
+
+    def close(self) -> None:
+        """Closes the environment."""
+        close_environment(self.environment)
 
     def action_masks(self) -> BoolRows:
         """[R, mask_width] what may be chosen now, the flags of several choices side by side."""
@@ -147,10 +158,23 @@ class Rows:
     def _begin(self, timestep: Timestep) -> None:
         self._timestep = timestep
         self._gone = torch.zeros_like(timestep.groups[self.group].acts)
+        self._came = torch.zeros_like(self._gone)
 
     def _rows(self, timestep: Timestep) -> FloatRows:
         features = self._features(self.group, timestep.groups[self.group])
         return np.array(features.detach().cpu().numpy().reshape(self.count, -1), dtype=np.float32)
+
+
+def _shown_group(environment: Environment, group: str | None, others: Others | None) -> str:
+    """The group that is shown."""
+    groups = environment.groups
+    if group is None and len(groups) == 1:
+        return next(iter(groups))
+    if group is None or group not in groups:
+        raise ValueError(f"group {group!r} is none of {sorted(groups)}")
+    if others is None and len(groups) > 1:
+        raise ValueError(f"who decides for {sorted(set(groups) - {group})}? give `others`")
+    return group
 
 
 def _flat(values: Tensor) -> NDArray[Any]:

@@ -14,11 +14,13 @@ from marl_pipeline.envs.bridges.exports.rows import BoolRows, FloatRows, Rows, S
 
 
 class StableBaselines3VecEnv(VecEnv):
-    """One sub-environment per agent of one group and copy; R of them.
+    """One sub-environment per agent of one group and environment; R of them.
 
-    A copy is reset in the step in which it ends (`terminal_observation` and `TimeLimit.truncated` in the infos).
-    `infos[r]["acts"]` tells whether the next action of row r will be used. `seed` takes effect at the next reset, which
-    builds the environment anew for it.
+    An environment is reset in the step in which it ends (`terminal_observation`, `TimeLimit.truncated` in its infos).
+    A row whose agent dies or is truncated before is done at that step and not once more when the others are. What an
+    agent earned and how many steps it was there is in `infos[r]["episode"]` when it is done (`r` and `l`, as a Monitor
+    gives them; a `VecMonitor` counts the steps of rows that stand still as well). `infos[r]["acts"]` tells whether the
+    next action of row r will be used. `seed` takes effect at the next reset, which builds the environment anew for it.
 
     Args:
         make: builds the environment for a seed.
@@ -30,10 +32,12 @@ class StableBaselines3VecEnv(VecEnv):
     def __init__(self, make: MakeEnvironment, **shown: Unpack[Shown]) -> None:
         self._rows = Rows(make, **shown)
         self._actions = np.zeros(self._rows.count)
+        self._returns, self._lengths = np.zeros(self._rows.count), np.zeros(self._rows.count, dtype=np.int64)
         super().__init__(self._rows.count, self._rows.observation_space, self._rows.action_space)
 
     def reset(self) -> FloatRows:
         observation = self._rows.reset(self._seeds[0])
+        self._returns[:], self._lengths[:] = 0.0, 0
         self.reset_infos = self._infos(self._rows.acts())
         self._reset_seeds()
         self._reset_options()
@@ -45,17 +49,26 @@ class StableBaselines3VecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         step = self._rows.step(self._actions)
         infos, done = self._infos(step.acts), step.terminated | step.truncated
+        self._returns += step.reward
+        self._lengths += step.playing
         for row in np.flatnonzero(done):
             infos[row]["terminal_observation"] = step.final[row]
             infos[row]["TimeLimit.truncated"] = bool(step.truncated[row])
+            infos[row]["episode"] = {"r": float(self._returns[row]), "l": int(self._lengths[row])}
+        self._returns[done], self._lengths[done] = 0.0, 0
         return step.observation, step.reward, done, infos
 
     def action_masks(self) -> BoolRows:
         """[R, mask_width] bool, what may be chosen now."""
         return self._rows.action_masks()
 
+    def acts(self) -> BoolRows:
+        """[R] bool, whose action the next step uses."""
+        return self._rows.acts()
+
     def close(self) -> None:
-        """Nothing is held open."""
+        """Closes the environment."""
+        self._rows.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]

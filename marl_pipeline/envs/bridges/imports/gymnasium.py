@@ -10,7 +10,9 @@ import torch
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
 
+from marl_pipeline.envs.bridges.imports.answers import unpack
 from marl_pipeline.envs.bridges.imports.environment import OutsideEnvironment
+from marl_pipeline.envs.bridges.imports.spaces import ACTION_MASK
 from marl_pipeline.envs.lookup import check_options, import_module
 from marl_pipeline.errors import UserError
 
@@ -18,13 +20,17 @@ AGENT = "agent"
 
 
 class OneAgent:
-    """A single-agent environment as a `World` of one."""
+    """A single-agent environment as a `ParallelWorld` of one.
+
+    A method `action_masks()`, by which Stable-Baselines3's MaskablePPO asks, is asked after every step and reset.
+    """
 
     possible_agents = (AGENT,)
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self._env = env
         self.agents: tuple[str, ...] = ()
+        self._masked = isinstance(env, gymnasium.Env) and env.has_wrapper_attr("action_masks")
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
         return self._env.observation_space
@@ -33,26 +39,34 @@ class OneAgent:
         return self._env.action_space
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        observation, info = self._env.reset(seed=seed)
+        observation, info = unpack(self._env.reset(seed=seed), ("observation", "info"), "reset")
         self.agents = (AGENT,)
-        return {AGENT: observation}, {AGENT: info}
+        return {AGENT: observation}, {AGENT: self._with_mask(info)}
 
     def step(
         self, actions: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self._env.step(actions[AGENT])
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, bool], dict[str, bool], dict[str, Any]]:
+        names = ("observation", "reward", "terminated", "truncated", "info")
+        observation, reward, terminated, truncated, info = unpack(self._env.step(actions[AGENT]), names, "step")
         if terminated or truncated:
             self.agents = ()
-        return (
-            {AGENT: observation}, {AGENT: float(reward)}, {AGENT: terminated}, {AGENT: truncated}, {AGENT: info}
-        )  # fmt: skip
+        told = self._with_mask(info)
+        return {AGENT: observation}, {AGENT: reward}, {AGENT: terminated}, {AGENT: truncated}, {AGENT: told}
+
+    def close(self) -> None:
+        self._env.close()  # type: ignore[no-untyped-call]
+
+    def _with_mask(self, info: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self._masked:
+            return info
+        return {**info, ACTION_MASK: self._env.get_wrapper_attr("action_masks")()}
 
 
 def gymnasium_environment(
     name: str, identity: str, num_envs: int, *, seed: int, device: torch.device | str, **options: Any
 ) -> OutsideEnvironment:
-    """Copies of `gymnasium.make(identity, **options)`; `name` is for messages. `<module>:<id>` imports the module that
-    registers the id first.
+    """Environments of `gymnasium.make(identity, **options)`; `name` is for messages. `<module>:<id>` imports the module
+    that registers the id first.
 
     Raises:
         UserError: the id or an option is unknown, or what the environment needs is not installed.
@@ -71,7 +85,7 @@ def gymnasium_environment(
 
 
 def one_agent(identity: str, options: Mapping[str, Any]) -> OneAgent:
-    """A copy without Gymnasium's checker, which warns at every start; `check_environment` is ours."""
+    """One without Gymnasium's checker, which warns at every start; `check_environment` is ours."""
     return OneAgent(gymnasium.make(identity, disable_env_checker=True, **options))
 
 

@@ -362,7 +362,7 @@ def test_mistakes_are_named() -> None:
         GymnasiumVectorEnv(make_trading("portfolio"), group="symbols")
     with pytest.raises(ValueError, match="none of"):
         GymnasiumVectorEnv(make_trading("portfolio"))
-    with pytest.raises(ValueError, match="one copy"):
+    with pytest.raises(ValueError, match="one environment"):
         PettingZooParallelEnv(make_trading("accounts", num_envs=2))
     with pytest.raises(ValueError, match="actions must be"):
         GymnasiumVectorEnv(make_trading("accounts")).step(np.zeros(4, dtype=np.int64))

@@ -143,15 +143,17 @@ def test_actions_arrive_in_the_outside_spaces() -> None:
 def test_agents_leave_and_the_last_cut_ends_the_episode() -> None:
     env, generator = party(1), torch.Generator().manual_seed(0)
     step = env.reset()
-    present, discount, over = [], [], []
+    present, acts, discount, over = [], [], [], []
     for _ in range(6):
         step = env.step(random_actions(env.groups, step, generator))
         names = ("guest", "host", "dog")
         present.append([flag for name in names for flag in step.groups[name].present[0].int().tolist()])
+        acts.append([flag for name in names for flag in step.groups[name].acts[0].int().tolist()])
         discount.append([flag for name in names for flag in step.groups[name].discount[0].int().tolist()])
         over.append((bool(step.terminated[0]), bool(step.truncated[0])))
-    assert present == [[1, 1, 1, 1], [1, 0, 1, 1]] + [[1, 0, 1, 0]] * 4
-    assert discount == present
+    assert acts == [[1, 1, 1, 1], [1, 0, 1, 1]] + [[1, 0, 1, 0]] * 4
+    # the dog is cut at step 3: what it sees there has a value, and nothing has after that
+    assert present == discount == [[1, 1, 1, 1], [1, 0, 1, 1], [1, 0, 1, 1]] + [[1, 0, 1, 0]] * 3
     assert over == [(False, False)] * 4 + [(False, True)] * 2
     assert step.team_reward.tolist() == [0.0]  # a copy that is over stands still
     assert not env.reset().done.any()
@@ -278,7 +280,7 @@ class Reading(Party):
 
 
 def test_spaces_without_a_word_in_the_protocol_are_named() -> None:
-    with pytest.raises(UserError, match="'wordy', agent 'guest_0': actions must be Discrete, MultiDiscrete or a bound"):
+    with pytest.raises(UserError, match="'wordy', agent 'guest_0': actions must be Discrete, MultiDiscrete or a Box b"):
         OutsideEnvironment(1, Wordy, name="wordy", seed=0)
     with pytest.raises(UserError, match="'reading', agent 'guest_0': observations must flatten to a row of numbers"):
         OutsideEnvironment(1, Reading, name="reading", seed=0)

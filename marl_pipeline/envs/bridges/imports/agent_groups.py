@@ -1,4 +1,4 @@
-"""Where the named agents of an outside environment sit: which group, which place in it."""
+"""The named agents of an outside environment as groups: which group an agent belongs to, and its place in it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FIELD = "observation"
 """The one field of an outside agent's observation: all it sees as a row of numbers."""
 
 
-class World(Protocol):
-    """One copy of an outside environment: the part of PettingZoo's `ParallelEnv` that is used here."""
+class ParallelWorld(Protocol):
+    """One outside environment: the part of PettingZoo's `ParallelEnv` that is used here; it may have a `close()`."""
 
     @property
     def possible_agents(self) -> Sequence[str]: ...
@@ -38,7 +38,7 @@ class World(Protocol):
     ) -> tuple[Mapping[str, Any], Mapping[str, float], Mapping[str, bool], Mapping[str, bool], Mapping[str, Any]]: ...
 
 
-class Seats:
+class AgentGroups:
     """Agents of equal spaces form one group, in the order of `possible_agents`.
 
     A group is called by the stem that its agents' names share (`adversary` for `adversary_0`, `adversary_1`), by
@@ -47,6 +47,7 @@ class Seats:
     Attributes:
         groups: the specs by name.
         place: agent -> (group, index).
+        spaces: agent -> its outside observation and action space, as they were at first.
         seen: group -> the outside observation space, without the mask.
         outward: group -> turns an action of the protocol into an outside one.
 
@@ -54,7 +55,7 @@ class Seats:
         UserError: spaces that the protocol has no word for, or agents that are not known before an episode starts.
     """
 
-    def __init__(self, name: str, world: World) -> None:
+    def __init__(self, name: str, world: ParallelWorld) -> None:
         if not getattr(world, "possible_agents", None):
             raise UserError(f"environment '{name}': its possible_agents must be known before an episode starts")
         alike: list[tuple[tuple[spaces.Space[Any], spaces.Space[Any]], list[str]]] = []
@@ -66,6 +67,7 @@ class Seats:
             else:
                 members.append(agent)
         self.groups: dict[str, GroupSpec] = {}
+        self.spaces = {agent: both for both, members in alike for agent in members}
         self.place: dict[str, tuple[str, int]] = {}
         self.seen: dict[str, spaces.Space[Any]] = {}
         self.outward: dict[str, Outward] = {}
@@ -85,13 +87,14 @@ def _name(members: Sequence[str], taken: Mapping[str, GroupSpec]) -> str:
     return name if name and name not in taken else str(members[0])
 
 
-class Board:
-    """What one group was last told, of all copies, in arrays that are written row by row.
+class GroupArrays:
+    """The last timestep of one group, of all environments, in arrays that are written row by row.
 
     Attributes:
         observation: [E, A, F] float32, zeros of those who are not there.
         mask: [E, A, mask_width] bool.
-        present, gone: [E, A] bool; gone: the agent's future in this episode has ended.
+        present, acts, truncated: [E, A] bool, as in `GroupStep`.
+        gone: [E, A] bool, the agent's future in this episode has ended.
         reward: [E, A] float32.
     """
 
@@ -100,10 +103,18 @@ class Board:
         self.observation: NDArray[np.float32] = np.zeros((*shape, *spec.observation[FIELD]), dtype=np.float32)
         self.mask: NDArray[np.bool_] = np.ones((*shape, spec.actions.mask_width), dtype=np.bool_)
         self.present: NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
+        self.acts: NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
+        self.truncated: NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
         self.gone: NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
         self.reward: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
 
-    def clear(self, copy: int) -> None:
-        """Before a new episode of that copy."""
-        self.observation[copy], self.reward[copy] = 0.0, 0.0
-        self.mask[copy], self.present[copy], self.gone[copy] = True, False, False
+    def clear(self, index: int) -> None:
+        """Before a new episode of that environment."""
+        self.observation[index], self.reward[index], self.mask[index] = 0.0, 0.0, True
+        for flags in (self.present, self.acts, self.truncated, self.gone):
+            flags[index] = False
+
+    def leave(self, index: int) -> None:
+        """Before a step of that environment: whoever was truncated by the last one has no future any more."""
+        self.gone[index] |= self.truncated[index]
+        self.truncated[index] = False
