@@ -61,8 +61,10 @@ class IDQN(ValueLearner[IDQNSettings]):
         timesteps: int,
         reduction: Reduction = ALONE,
     ) -> None:
-        if settings.network.memory:
-            raise UserError("idqn: network.memory must be 0: it learns from single decisions; qmix has a memory")
+        if settings.network.recurrence != "none":
+            raise UserError(
+                "idqn: network.recurrence must be none: it learns from single decisions; qmix learns sequences"
+            )
         if settings.look_ahead < settings.n_step:
             raise UserError(
                 f"idqn: look_ahead {settings.look_ahead} is shorter than n_step {settings.n_step}; raise look_ahead"
@@ -123,12 +125,11 @@ class IDQN(ValueLearner[IDQNSettings]):
         """Q(s, a) - target [B, A] and Q(s, a) [B, A] without gradient; 0 where there was no decision."""
         s = self._settings
         now, later = self._seen_by(group, decisions.now), self._seen_by(group, decisions.later)
-        nobody = decisions.valid[:0]
-        values = self._networks[group](now, None, nobody)[0]
+        values = self._networks[group](now, None)[0]
         value = values.gather(-1, decisions.action.unsqueeze(-1)).squeeze(-1).float()
         with torch.no_grad():
-            later_values = self._target[group](later, None, nobody)[0]
-            ranked = self._networks[group](later, None, nobody)[0] if s.double else later_values
+            later_values = self._target[group](later, None)[0]
+            ranked = self._networks[group](later, None)[0] if s.double else later_values
             best = masked(ranked, decisions.later.action_mask).argmax(-1, keepdim=True)
             following = later_values.gather(-1, best).squeeze(-1).float()
             target = s.reward_scale * decisions.returns + decisions.factor * following

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_codes import Ranges
 from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
-from marl_pipeline.algos.common.decentralised import DecentralisedActors, raw_outputs
+from marl_pipeline.algos.common.decentralised import DecentralisedActors
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.noise import Noise
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
@@ -26,8 +26,9 @@ from marl_pipeline.algos.common.schedules import Probability
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.central_critics import CentralCritics
 from marl_pipeline.nn.reduction import ALONE, Reduction
-from marl_pipeline.nn.stacked import CentralCritics
+from marl_pipeline.nn.settings import NetworkSettings
 from marl_pipeline.seeding import stream
 
 
@@ -35,9 +36,7 @@ class MADDPGSettings(OffPolicySettings):
     """Everything that can be chosen.
 
     Attributes:
-        hidden: widths of the hidden layers of actors and critics.
-        share_parameters: one set of weights for all agents of a group, each with a first bias of its own, or one set
-            each.
+        network: of actors and critics alike; agents that share parameters have a first bias each.
         critic_sees: the `observations` of all agents, or the environment's `state`.
         critics: 2 are twins of which the smaller bounds the target (Fujimoto et al. 2018, section 4.2).
         actor_every: critic updates per update of the actors and step of the targets.
@@ -51,8 +50,7 @@ class MADDPGSettings(OffPolicySettings):
         batch: timesteps per update, with all their agents.
     """
 
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
-    share_parameters: bool
+    network: NetworkSettings
     critic_sees: Literal["observations", "state"]
     critics: Literal[1, 2]
     actor: DescentSettings
@@ -94,7 +92,7 @@ class MADDPG:
     future, also from those between its decisions; actors learn where they decided.
 
     Raises:
-        UserError: the critics are to see a state that the environment does not have.
+        UserError: the critics are to see a state that the environment does not have, or the networks are recurrent.
     """
 
     def __init__(
@@ -107,6 +105,10 @@ class MADDPG:
         timesteps: int,
         reduction: Reduction = ALONE,
     ) -> None:
+        if settings.network.recurrence != "none":
+            raise UserError(
+                "maddpg: network.recurrence must be none: it learns from single transitions; qmix or mappo can"
+            )
         if settings.critic_sees == "state" and not environment.state_size:
             raise UserError("maddpg: critic_sees: 'state', but this environment has none; choose 'observations'")
         settings = reduction.shared(settings, "batch", "buffer_size", "learning_starts")
@@ -116,8 +118,7 @@ class MADDPG:
         self.policy = DecentralisedActors(
             environment,
             inputs,
-            hidden=settings.hidden,
-            share_parameters=settings.share_parameters,
+            network=settings.network,
             temperature=settings.temperature,
             noise=settings.exploration_noise,
             generator=initial,
@@ -151,13 +152,12 @@ class MADDPG:
         for name, spec in groups.items():
             action_width = self.policy.codes[name].width
             critics[name] = CentralCritics(
-                settings.critics,
-                spec.agents,
-                shared=settings.share_parameters,
+                settings.network,
                 width=width,
                 slot=slot,
                 action_width=action_width,
-                hidden=settings.hidden,
+                agents=spec.agents,
+                replicas=settings.critics,
                 generator=generator,
             )
             slot += spec.agents * action_width
@@ -247,12 +247,12 @@ class MADDPG:
         """
         codes = {}
         for name, rows in later.rows.items():
-            raw = raw_outputs(self.target_actors[name], rows).float()
+            raw: Tensor = self.target_actors[name](rows).float()
             chosen = self.policy.codes[name].sample(raw, later.mask[name], noise[name])
             acts = later.acts[name] | later.truncated[name]  # the last state of who was truncated has a value
             codes[name] = torch.where(acts.unsqueeze(-1), chosen, in_force[name])
         joint = _joint_row(later, codes)
-        values = {name: self.target_critics[name](joint).amin(0).transpose(0, 1).float() for name in codes}
+        values = {name: self.target_critics[name](joint).amin(0).float() for name in codes}
         return {name: self._settings.reward_scale * returns[name] + factor[name] * values[name] for name in codes}
 
     def critic_loss(
@@ -262,8 +262,8 @@ class MADDPG:
         joint = _joint_row(now, in_force)
         losses, means = [], []
         for name, critics in self.critics.items():
-            value = critics(joint).transpose(1, 2).float()
-            losses += [_mean((copy - target[name]).square(), weight[name]) for copy in value]
+            value = critics(joint).float()
+            losses += [_mean((twin - target[name]).square(), weight[name]) for twin in value]
             means.append(_mean(value[0].detach(), weight[name]))
         return torch.stack(losses).sum(), torch.stack(means).mean()
 
@@ -281,7 +281,7 @@ class MADDPG:
             raw = self.policy.raw(name, rows).float()
             change = self.policy.codes[name].sample(raw, now.mask[name], noise[name]) - in_force[name]
             critics = cast(CentralCritics, self.critics[name])
-            value = critics.deviating(joint, change.transpose(0, 1))[0].transpose(0, 1).float()
+            value = critics.deviating(joint, change)[0].float()
             penalty = self._settings.raw_penalty * raw.square().mean(-1)
             losses.append(_mean(penalty - value, decided[name]))
         return torch.stack(losses).sum()

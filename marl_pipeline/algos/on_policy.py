@@ -82,6 +82,7 @@ class OnPolicy:
             )
             for name, spec in specs.items()
         }
+        self._reduction = reduction
         self.learners = {name: PPO(self.groups[name], self.settings[name], reduction=reduction) for name in learning}
         self._actors = Actors(self.groups, environment.num_envs, device, learning=learning, message=message)
         self._policy = OnPolicyPolicy(self.groups, device, explores=learning, message=message)
@@ -104,6 +105,7 @@ class OnPolicy:
             figures = learner.update(experience[name], self._minibatches)
             figures["reward_per_step"] = float(experience[name].reward.mean())
             figures["learning_rate"] = rate
+            self.groups[name].absorb(experience[name].inputs, self._reduction)
             metrics |= {f"{name}/{figure}": value for figure, value in figures.items()}
         taken = self.horizon * self._collector.environment.num_envs
         self._steps += taken

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from marl_pipeline.algos.common.acceleration import Acceleration
-from marl_pipeline.algos.common.actor_critic import NetworkSettings
+from marl_pipeline.algos.common.actor_critic import ActorCriticSettings
 from marl_pipeline.algos.common.algorithm import require_finite
 from marl_pipeline.algos.common.gae import generalised_advantages
 from marl_pipeline.algos.common.rollout import Experience
@@ -32,7 +32,7 @@ class PPOSettings(Section):
     Attributes:
         horizon: L, steps in every copy between two updates.
         epochs, minibatches: passes over a rollout, and the parts of each pass; 1 part is full-batch learning.
-        chunk: steps of the sequences that a GRU learns from; divides the horizon; 1 without memory.
+        chunk: steps of the sequences that a GRU learns from; divides the horizon; 1 without recurrence.
         clip: how far the probability ratio, and the value around its old estimate, may pay.
         normalise_values: the critic learns standardised returns (`value_norm`).
         target_kl: an update stops when the policy has moved by 1.5 times this, by the estimate of its last minibatch
@@ -55,13 +55,13 @@ class PPOSettings(Section):
     max_grad_norm: Positive
     target_kl: Positive | None
     reward: Literal["agent", "team"]
-    network: NetworkSettings
+    network: ActorCriticSettings
     acceleration: Acceleration
 
     @model_validator(mode="after")
     def _chunks_fit(self) -> Self:
-        if self.network.memory == "none" and self.chunk != 1:
-            raise ValueError(f"chunk {self.chunk}: a network without memory learns from single steps (chunk 1)")
+        if self.network.recurrence == "none" and self.chunk != 1:
+            raise ValueError(f"chunk {self.chunk}: a network without recurrence learns from single steps (chunk 1)")
         if self.horizon % self.chunk:
             raise ValueError(f"chunk {self.chunk} does not divide horizon {self.horizon}")
         return self

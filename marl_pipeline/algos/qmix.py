@@ -21,8 +21,9 @@ from marl_pipeline.algos.common.value_learning import ValueLearner, ValueSetting
 from marl_pipeline.config import Count, Fraction, Section
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.nn.mixers import Monotonic, Sum
+from marl_pipeline.nn.recurrent import RecurrentState
 from marl_pipeline.nn.reduction import ALONE, Reduction
-from marl_pipeline.seeding import forked
+from marl_pipeline.seeding import stream
 
 
 class MixerSettings(Section):
@@ -55,8 +56,8 @@ class QMIXSettings(ValueSettings):
     def _something_is_learned(self) -> Self:
         if self.burn_in >= self.window:
             raise ValueError(f"burn_in {self.burn_in} leaves nothing of a window of {self.window} steps")
-        if self.burn_in and not self.network.memory:
-            raise ValueError(f"burn_in {self.burn_in}: a network without memory has nothing to warm up (burn_in 0)")
+        if self.burn_in and self.network.recurrence == "none":
+            raise ValueError(f"burn_in {self.burn_in}: a network without recurrence has nothing to warm up (burn_in 0)")
         return self
 
 
@@ -85,8 +86,11 @@ class QMIX(ValueLearner[QMIXSettings]):
         state = environment.state_size or sum(
             spec.agents * self._inputs.width(group) for group, spec in environment.groups.items()
         )
-        with forked(seed, "mixer", torch.device("cpu")):
-            mixer = Sum() if given.kind == "sum" else Monotonic(agents, state, width=given.width, hyper=given.hyper)
+        mixer = (
+            Sum()
+            if given.kind == "sum"
+            else Monotonic(agents, state, width=given.width, hyper=given.hyper, generator=stream(seed, "mixer"))
+        )
         return nn.ModuleDict({"networks": self._networks, "mixer": mixer.to(environment.device)})
 
     def _new_replay(self, first: Timestep) -> Replay:
@@ -96,7 +100,7 @@ class QMIX(ValueLearner[QMIXSettings]):
             first,
             buffer_size=s.buffer_size,
             memory=self.policy.memory_sizes(),
-            stride=s.window if s.network.memory else 1,
+            stride=s.window if s.network.recurrence == "gru" else 1,
         )
 
     @property
@@ -118,10 +122,10 @@ class QMIX(ValueLearner[QMIXSettings]):
         s = self._settings
         chosen, following = [], []
         for group, seen in windows.scene.groups.items():
-            memory = windows.memory.get(group)
-            values, _ = self._networks[group](rows[group], memory, windows.ends)
+            recurrent = _recurrent_state(windows, group)
+            values, _ = self._networks[group](rows[group], recurrent)
             with torch.no_grad():
-                target_values, _ = self._target_networks[group](rows[group], memory, windows.ends)
+                target_values, _ = self._target_networks[group](rows[group], recurrent)
                 ranked = masked(values.detach() if s.double else target_values, seen.action_mask)[1:]
                 best = target_values[1:].gather(-1, ranked.argmax(-1, keepdim=True)).squeeze(-1)
                 following.append(torch.where(seen.acts[1:], best, 0.0))
@@ -149,3 +153,11 @@ class QMIX(ValueLearner[QMIXSettings]):
         if s.targets == "lambda":
             return lambda_returns(reward, discount, following.float(), windows.cut, s.td_lambda)
         return n_step_returns(reward, discount, following.float(), windows.cut, s.n_step)
+
+
+def _recurrent_state(windows: Windows, group: str) -> RecurrentState | None:
+    """None for networks without recurrence. The memory that a window begins with belongs to its first row already."""
+    if group not in windows.memory:
+        return None
+    fresh = torch.cat([torch.zeros_like(windows.ends[:1]), windows.ends])
+    return RecurrentState(windows.memory[group], fresh, windows.scene.groups[group].present)

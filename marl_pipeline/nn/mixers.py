@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from marl_pipeline.nn.linear import AgentLinear, uniform
+
 
 class Sum(nn.Module):
     """Value decomposition network (Sunehag et al. 2018): the team's value is the sum of the utilities."""
@@ -29,16 +31,21 @@ class Monotonic(nn.Module):
         state: S, width of the state.
         width: of the mixing network's hidden layer.
         hyper: width of the hypernetworks' hidden layers.
+        generator: draws the initial weights.
     """
 
-    def __init__(self, agents: int, state: int, *, width: int, hyper: int) -> None:
+    def __init__(self, agents: int, state: int, *, width: int, hyper: int, generator: torch.Generator) -> None:
         super().__init__()
         self.agents, self.width = agents, width
-        self.hidden = nn.Linear(state, 2 * hyper)  # the hidden layers of both weight networks side by side
-        self.first_weight = nn.Linear(hyper, agents * width)
-        self.second_weight = nn.Linear(hyper, width)
-        self.bias = nn.Linear(state, 2 * width)  # the first layer's bias, and the hidden layer of the state's value
-        self.value = nn.Linear(width, 1)
+
+        def linear(inputs: int, outputs: int) -> AgentLinear:
+            return AgentLinear(inputs, outputs, sets=1, initial=uniform(), generator=generator)
+
+        self.hidden = linear(state, 2 * hyper)  # the hidden layers of both weight networks side by side
+        self.first_weight = linear(hyper, agents * width)
+        self.second_weight = linear(hyper, width)
+        self.bias = linear(state, 2 * width)  # the first layer's bias, and the hidden layer of the state's value
+        self.value = linear(width, 1)
 
     def forward(self, utilities: Tensor, state: Tensor) -> Tensor:
         """Utilities [..., N] in the state [..., S] to the team's value [...]."""

@@ -57,7 +57,7 @@ DVC = (
 USED_LATER = {
     "torch": ("torch._dynamo",),  # by every optimizer: as long to import as torch itself
     "marl_pipeline.data.calendar": ("exchange_calendars",),
-    "marl_pipeline.data.quality.suite": ("great_expectations",),
+    "marl_pipeline.stages.validate_data": ("great_expectations",),
     "marl_pipeline.reporting.canvas": ("matplotlib.backends.backend_svg",),
 }
 """What a module that is imported will import on use."""

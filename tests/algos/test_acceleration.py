@@ -28,8 +28,8 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 
 
 RECURRENT: Mapping[str, Mapping[str, Any]] = {
-    "mappo": {**ON_POLICY, "chunk": 5, "network": {"memory": "gru"}},
-    "qmix": {**OFF_POLICY, "network": {"memory": 8}},
+    "mappo": {**ON_POLICY, "chunk": 5, "network": {"recurrence": "gru"}},
+    "qmix": {**OFF_POLICY, "network": {"recurrence": "gru"}},
 }
 
 
@@ -53,7 +53,8 @@ def test_every_algorithm_is_here() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_rounds_the_figures_and_no_more(name: str) -> None:
-    exact, rounded = after(learner(name), 2), after(learner(name, precision="bfloat16"), 2)
+    """Of the first turn: later ones learn from other actions, because near ties are decided by rounding."""
+    exact, rounded = after(learner(name), 1), after(learner(name, precision="bfloat16"), 1)
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.1, abs=0.05)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos.common.action_values import EpsilonGreedy, NetworkSettings, QNetwork
+from marl_pipeline.algos.common.action_values import ActionValueSettings, EpsilonGreedy, QNetwork
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
 from marl_pipeline.envs.protocol import GroupStep, Timestep
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.recurrent import RecurrentState
 from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
 from tests.algos.toy import Colours
 
 NETWORK = {
-    "hidden": [16], "memory": 0, "duelling": True, "layer_norm": False, "share_parameters": True, "agent_ids": True,
+    "hidden": [16], "activation": "relu", "recurrence": "none", "share_parameters": True, "duelling": True,
+    "layer_norm": False, "agent_ids": True,
 }  # fmt: skip
 PRIORITIES = {"exponent": 0.6, "importance": constant(0.5), "floor": 1e-3}
 SMALL = {
@@ -63,7 +65,7 @@ def test_the_temporal_difference_term_by_term(changes):
 @torch.no_grad()
 def values_of(networks, algorithm, group, observation):
     rows = algorithm._inputs(group, observation)
-    return networks[group](rows.unsqueeze(0), None, torch.zeros(0))[0][0].tolist()
+    return networks[group](rows.unsqueeze(0), None)[0][0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -125,9 +127,7 @@ def test_exploration_draws_allowed_actions_evenly_and_greed_takes_the_best():
 
 def test_masked_actions_are_never_the_best():
     class Fixed(torch.nn.Module):
-        memory = None
-
-        def forward(self, rows, memory, ends):
+        def forward(self, rows, state):
             return torch.tensor([1.0, 3.0, 2.0]).expand(*rows.shape[:-1], 3), None
 
     step = GroupStep({"x": torch.zeros(1, 2, 1)}, torch.tensor([[[True, False, True], [True, True, True]]]),
@@ -139,81 +139,54 @@ def test_masked_actions_are_never_the_best():
 
 
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("memory", [0, 5])
-def test_agents_do_not_see_each_other_and_ids_tell_them_apart(share, memory):
-    torch.manual_seed(0)
-    options = {"hidden": [8, 8], "memory": memory, "duelling": True, "layer_norm": True, "share_parameters": share}
-    rows, start = torch.randn(3, 4, 2, 5), torch.zeros(4, 2, memory) if memory else None
-    ends = torch.zeros(2, 4, dtype=torch.bool)
+@pytest.mark.parametrize("recurrence", ["none", "gru"])
+def test_agents_do_not_see_each_other_and_ids_tell_them_apart(share, recurrence):
+    draws = torch.Generator().manual_seed(0)
+    rows = torch.randn(3, 4, 2, 5, generator=draws)
+    state = RecurrentState(torch.zeros(4, 2, 8), torch.zeros(3, 4) > 0, torch.ones(3, 4, 2) > 0)
     for ids in (True, False):
-        network = QNetwork(5, 2, 3, NetworkSettings.model_validate(options | {"agent_ids": ids}))
-        values, _ = network(rows, start, ends)
+        changes = {"hidden": [8, 8], "recurrence": recurrence, "layer_norm": True, "share_parameters": share}
+        network = q_network(5, 2, 3, **changes, agent_ids=ids)
+        values, _ = network(rows, state)
         other = rows.clone()
         other[:, :, 1] += 1.0
-        assert torch.equal(network(other, start, ends)[0][:, :, 0], values[:, :, 0])
-        same = network(rows[:, :, :1].expand(3, 4, 2, 5), start, ends)[0]
+        assert torch.equal(network(other, state)[0][:, :, 0], values[:, :, 0])
+        same = network(rows[:, :, :1].expand(3, 4, 2, 5), state)[0]
         assert torch.allclose(same[:, :, 0], same[:, :, 1]) == (share and not ids)
 
 
-def test_a_memory_starts_anew_where_an_episode_ends():
-    torch.manual_seed(0)
-    options = {
-        "hidden": [8],
-        "memory": 5,
-        "duelling": False,
-        "layer_norm": False,
-        "share_parameters": True,
-        "agent_ids": False,
-    }
-    network = QNetwork(5, 2, 3, NetworkSettings.model_validate(options))
-    rows, start = torch.randn(4, 2, 2, 5), torch.randn(2, 2, 5)
-    ends = torch.tensor([[False, False], [True, False], [False, False]])
-    values, after = network(rows, start, ends)
-    fresh, fresh_after = network(rows[2:, :1], torch.zeros(1, 2, 5), ends[2:, :1])
-    assert torch.allclose(values[2:, :1], fresh, atol=1e-6)
-    assert torch.allclose(after[:1], fresh_after, atol=1e-6)
-    assert not torch.allclose(values[2:, 1:], network(rows[2:, 1:], torch.zeros(1, 2, 5), ends[2:, 1:])[0], atol=1e-6)
+def q_network(inputs, agents, actions, **changes):
+    settings = ActionValueSettings.model_validate(NETWORK | changes)
+    return QNetwork(inputs, agents, actions, settings, torch.Generator().manual_seed(0))
 
 
-def test_the_memory_is_that_of_torchs_own_gru():
-    torch.manual_seed(0)
-    options = {
-        "hidden": [8],
-        "memory": 5,
-        "duelling": False,
-        "layer_norm": False,
-        "share_parameters": True,
-        "agent_ids": False,
-    }
-    gru = QNetwork(3, 1, 2, NetworkSettings.model_validate(options)).memory
-    reference = torch.nn.GRU(8, 5)
-    reference.load_state_dict(
-        {
-            "weight_ih_l0": gru.inner.weight, "bias_ih_l0": gru.inner.bias,
-            "weight_hh_l0": gru.recurrent.weight, "bias_hh_l0": gru.recurrent.bias,
-        }
-    )  # fmt: skip
-    rows, start = torch.randn(6, 4, 8), torch.randn(1, 4, 5)
-    wanted, last = reference(rows, start)
-    got, after = gru(rows.unsqueeze(2), start[0].unsqueeze(1), torch.zeros(5, 4, dtype=torch.bool))
-    assert torch.allclose(got.squeeze(2), wanted, atol=1e-6)
-    assert torch.allclose(after.squeeze(1), last[0], atol=1e-6)
+def test_a_memory_starts_anew_where_an_episode_starts():
+    network, draws = q_network(5, 2, 3, hidden=[8], recurrence="gru"), torch.Generator().manual_seed(0)
+    rows, start = torch.randn(4, 2, 2, 5, generator=draws), torch.randn(2, 2, 8, generator=draws)
+    fresh = torch.tensor([[False, False], [False, False], [True, False], [False, False]])
+    there = torch.ones(4, 2, 2, dtype=torch.bool)
+    values, after = network(rows, RecurrentState(start, fresh, there))
+    anew = RecurrentState(torch.zeros(2, 2, 8), fresh[2:] & False, there[2:])
+    short, short_after = network(rows[2:], anew)
+    assert torch.allclose(values[2:, :1], short[:, :1], atol=1e-6)
+    assert torch.allclose(after[:1], short_after[:1], atol=1e-6)
+    assert not torch.allclose(values[2:, 1:], short[:, 1:], atol=1e-6)
 
 
 def test_a_known_duelling_value():
     """V = 2, A = (1, 3, 5): the mean advantage is 3, so Q = (0, 2, 4) (Wang et al. 2016, eq. 9)."""
-    head = QNetwork(1, 1, 3, NetworkSettings.model_validate(NETWORK)).head
+    head = q_network(1, 1, 3).head
     torch.nn.init.zeros_(head.value.weight)
     torch.nn.init.zeros_(head.advantage.weight)
-    head.value.bias.data = torch.tensor([2.0])
-    head.advantage.bias.data = torch.tensor([1.0, 3.0, 5.0])
+    head.value.bias.data = torch.tensor([[[2.0]]])
+    head.advantage.bias.data = torch.tensor([[[1.0, 3.0, 5.0]]])
     assert head(torch.ones(1, 16)).tolist() == [[0.0, 2.0, 4.0]]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": NETWORK | {"memory": 8}}, "idqn: network.memory must be 0"),
+        ({"network": NETWORK | {"recurrence": "gru"}}, "idqn: network.recurrence must be none"),
         (
             {"buffer_size": 16, "learning_starts": 16, "look_ahead": 3},
             "buffer_size is too small: 2 steps in each of 8 copies.*at least 32",

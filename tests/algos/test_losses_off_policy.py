@@ -45,7 +45,8 @@ class Still:
 PAIR = {"pair": GroupSpec(2, {"x": (1,)}, Discrete(3))}
 NETWORK = {
     "hidden": [4],
-    "memory": 0,
+    "activation": "relu",
+    "recurrence": "none",
     "duelling": False,
     "layer_norm": False,
     "share_parameters": True,
@@ -60,7 +61,7 @@ class Table(nn.Module):
         super().__init__()
         self.values = nn.Parameter(torch.tensor(values))
 
-    def forward(self, rows: Tensor, memory: object, ends: Tensor) -> tuple[Tensor, None]:
+    def forward(self, rows: Tensor, state: object) -> tuple[Tensor, None]:
         return self.values.expand(*rows.shape[:-2], *self.values.shape[-2:]), None
 
 
@@ -223,7 +224,7 @@ def test_two_steps_of_the_team():
 
 def known_mixer() -> Monotonic:
     """|w| = (2, 3), b = 0.5, then |v| = 1.5 and a state's value of 0.25, whatever the state."""
-    mixer = Monotonic(2, 1, width=1, hyper=1)
+    mixer = Monotonic(2, 1, width=1, hyper=1, generator=torch.Generator())
     for parameter in mixer.parameters():
         nn.init.zeros_(parameter)
     with torch.no_grad():
@@ -265,21 +266,25 @@ def test_the_loss_of_qmix_mixes_both_sides_and_its_target_by_the_target_mixer():
 DRIVERS = {"driver": GroupSpec(2, {"x": (1,)}, Continuous(1, -1.0, 1.0))}
 
 
+CRITIC = {"hidden": [1], "activation": "relu", "recurrence": "none", "share_parameters": True}
+SEPARATE = CRITIC | {"share_parameters": False}
+
+
 def maddpg(**changes: object) -> MADDPG:
     """Critics Q_i = 10 + 2 a_0 + 1 a_1 and their twins 4 below it (in the target 2 above, twins 6), actors at 0."""
     env = Still(DRIVERS)
     small = {
-        "hidden": [1], "share_parameters": True, "critics": 2, "critic_sees": "observations", "raw_penalty": 0.0,
+        "network": CRITIC, "critics": 2, "critic_sees": "observations", "raw_penalty": 0.0,
         "reward_scale": 1.0, "buffer_size": 100, "learning_starts": 10, "exploration": constant(0.0),
     }  # fmt: skip
     made = MADDPG(env, DenseInputs(env.groups), preset(MADDPGSettings, "maddpg", small | changes), seed=0,
                   timesteps=100)  # fmt: skip
     for critics, outputs in ((made.critics["driver"], (0.0, -4.0)), (made.target_critics["driver"], (2.0, 6.0))):
         with torch.no_grad():
-            critics.weights[0].copy_(torch.tensor([0.0, 0.0, 2.0, 1.0]).reshape(4, 1))  # observations, then actions
-            critics.biases[0].fill_(10.0)
-            critics.weights[1].fill_(1.0)
-            critics.biases[1].copy_(torch.tensor(outputs).reshape(2, 1, 1, 1))
+            critics.first.weight.copy_(torch.tensor([0.0, 0.0, 2.0, 1.0]))  # observations, then actions
+            critics.first.bias.fill_(10.0)
+            critics.output.weight.fill_(1.0)
+            critics.output.bias.copy_(torch.tensor(outputs).reshape(2, 1, 1))
     for actors in (made.policy.module["driver"], made.target_actors["driver"]):
         for parameter in actors.parameters():
             nn.init.zeros_(parameter)
@@ -304,7 +309,7 @@ def codes(*values: float) -> dict[str, Tensor]:
 def test_a_target_of_maddpg_is_the_reward_and_the_smaller_twin_of_the_target_actors():
     of = maddpg()
     with torch.no_grad():
-        of.target_actors["driver"].biases[-1].fill_(math.atanh(0.5))  # both target actors say 0.5
+        of.target_actors["driver"].output.bias.fill_(math.atanh(0.5))  # both target actors say 0.5
     returns, factor = {"driver": torch.tensor([[1.0, -1.0]])}, {"driver": torch.tensor([[0.5, 0.0]])}
     found = of.targets(view(), codes(-1.0, -1.0), returns, factor, codes(0.0, 0.0))
     assert found["driver"][0].tolist() == pytest.approx([1.0 + 0.5 * (10.0 + 1.0 + 0.5 + 2.0), -1.0])
@@ -324,31 +329,31 @@ def test_the_critics_loss_is_the_mean_square_of_each_twin_s_error():
     assert float(loss.detach()) == pytest.approx((10.0 - 7.0) ** 2 + (6.0 - 7.0) ** 2)
     assert float(value) == pytest.approx(10.0)
     loss.backward()
-    slope = of.critics["driver"].biases[1].grad.flatten().tolist()
+    slope = of.critics["driver"].output.bias.grad.flatten().tolist()
     assert slope == pytest.approx([2 * 3.0, 2 * -1.0])
 
 
 def test_the_actors_climb_their_own_value_by_their_own_action_alone():
     """Actor 0 at tanh(0) = 0 beside -1: Q = 10 + 0 - 1; actor 1 beside 0.5: Q = 10 + 1 + 0; dQ/da = 2 and 1."""
-    of = maddpg(share_parameters=False)
+    of = maddpg(network=SEPARATE)
     both = {"driver": torch.ones(1, 2, dtype=torch.bool)}
     loss = of.actor_loss(view(), codes(0.5, -1.0), both, codes(0.0, 0.0))
     assert float(loss.detach()) == pytest.approx(-(9.0 + 11.0) / 2)
     loss.backward()
-    slope = of.policy.module["driver"].biases[-1].grad[0, :, 0, 0].tolist()
+    slope = of.policy.module["driver"].output.bias.grad[0, :, 0].tolist()
     assert slope == pytest.approx([-2.0 / 2, -1.0 / 2]), "descending raises both actions"
 
 
 def test_saturated_actors_are_drawn_back():
     """Raw outputs of +-2 cost 0.1 x 4 each; the slope of the penalty is 0.1 x 2 x 2, of the value (1 - tanh^2) w."""
-    of = maddpg(share_parameters=False, raw_penalty=0.1)
+    of = maddpg(network=SEPARATE, raw_penalty=0.1)
     with torch.no_grad():
-        of.policy.module["driver"].biases[-1].copy_(torch.tensor([2.0, -2.0]).reshape(1, 2, 1, 1))
+        of.policy.module["driver"].output.bias.copy_(torch.tensor([2.0, -2.0]).reshape(1, 2, 1))
     both = {"driver": torch.ones(1, 2, dtype=torch.bool)}
     loss = of.actor_loss(view(), codes(0.0, 0.0), both, codes(0.0, 0.0))
     reached = math.tanh(2.0)
     assert float(loss.detach()) == pytest.approx(0.4 - (10.0 + 2.0 * reached + 10.0 - reached) / 2)
     loss.backward()
-    slope = of.policy.module["driver"].biases[-1].grad[0, :, 0, 0].tolist()
+    slope = of.policy.module["driver"].output.bias.grad[0, :, 0].tolist()
     flat = 1 - reached**2
     assert slope == pytest.approx([(0.4 - 2.0 * flat) / 2, (-0.4 - 1.0 * flat) / 2], abs=1e-5)

@@ -15,6 +15,8 @@ from tests.algos.echo import Echo
 from tests.algos.off_policy_runs import PRESETS, bytes_of, check_kill_and_resume, preset, turns
 
 PRESET = YAML(typ="safe").load(PRESETS / "maddpg.yaml")
+NETWORK = {"hidden": [32], "activation": "relu", "recurrence": "none", "share_parameters": True}
+SEPARATE = NETWORK | {"share_parameters": False}
 SIZES = {"speakers": 2, "driver": 1}
 
 
@@ -25,7 +27,7 @@ def constant(value):
 def settings(**overrides):
     descent = {"optimizer": "adam", "learning_rate": constant(0.01), "epsilon": 1e-8, "max_grad_norm": 10.0}
     small = {
-        "hidden": [32], "actor": descent, "critic": descent, "batch": 64, "gradient_steps": 1, "buffer_size": 4000,
+        "network": NETWORK, "actor": descent, "critic": descent, "batch": 64, "gradient_steps": 1, "buffer_size": 4000,
         "learning_starts": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
@@ -82,13 +84,12 @@ def random_batch(agent: MADDPG, rows: int = 12, seed: int = 0):
     return now, later, in_force, returns, factor, noise
 
 
-def plain(network, copy_, agent, row):
+def plain(network, replica, agent, row):
     """One agent's network on one row, layer by layer."""
-    for layer, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        own = agent if len(weight[copy_]) > 1 else 0
-        own_bias = agent if len(bias[copy_]) > 1 else 0
-        row = row @ weight[copy_, own] + bias[copy_, own_bias, 0]
-        if layer < len(network.weights) - 1:
+    for layer in (network.first, *network.hidden.layers, network.output):
+        weight, bias = layer.weight[replica], layer.bias[replica]
+        row = weight[agent if len(weight) > 1 else 0] @ row + bias[agent if len(bias) > 1 else 0]
+        if layer is not network.output:
             row = row.clamp(min=0)
     return row
 
@@ -97,7 +98,7 @@ def plain(network, copy_, agent, row):
 @pytest.mark.parametrize("critics", [1, 2])
 @torch.no_grad()
 def test_targets_are_those_of_a_plain_loop(share, critics):
-    agent = learner(share_parameters=share, critics=critics, reward_scale=0.3)
+    agent = learner(network=NETWORK | {"share_parameters": share}, critics=critics, reward_scale=0.3)
     for parameter in (*agent.target_actors.parameters(), *agent.target_critics.parameters()):
         parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
     _, later, in_force, returns, factor, noise = random_batch(agent)
@@ -127,27 +128,27 @@ def test_targets_are_those_of_a_plain_loop(share, critics):
 @pytest.mark.parametrize("share", [True, False])
 @torch.no_grad()
 def test_a_deviation_is_the_joint_row_with_one_action_replaced(share):
-    agent = learner(share_parameters=share, critics=2)
+    agent = learner(network=NETWORK | {"share_parameters": share}, critics=2)
     now, _, in_force, *_ = random_batch(agent)
     row = torch.cat([now.joint, *[code.flatten(1) for code in in_force.values()]], -1)
     other = torch.randn(12, 2, 6)
-    found = agent.critics["speakers"].deviating(row, (other - in_force["speakers"]).transpose(0, 1))
+    found = agent.critics["speakers"].deviating(row, other - in_force["speakers"])
     for i in range(2):
         replaced = row.clone()
         start = now.joint.shape[1] + 6 * i
         replaced[:, start : start + 6] = other[:, i]
-        assert torch.allclose(found[:, i], agent.critics["speakers"](replaced)[:, i], atol=1e-5)
+        assert torch.allclose(found[:, :, i], agent.critics["speakers"](replaced)[:, :, i], atol=1e-5)
 
 
 def test_an_actor_s_gradient_goes_through_its_own_action_only():
-    agent = learner(share_parameters=False, raw_penalty=0.0)
+    agent = learner(network=SEPARATE, raw_penalty=0.0)
     now, _, in_force, _, _, noise = random_batch(agent)
     nobody = {"speakers": torch.zeros(12, 2, dtype=torch.bool), "driver": torch.zeros(12, 1, dtype=torch.bool)}
     only = {**nobody, "speakers": torch.tensor([True, False]).expand(12, 2)}
     agent.actor_loss(now, in_force, only, noise).backward()
     for weight in agent.policy.module["speakers"].parameters():
-        assert bool(weight.grad[:, 0].any())
-        assert not bool(weight.grad[:, 1].any())
+        assert bool(weight.grad[0, 0].any())
+        assert not bool(weight.grad[0, 1].any())
     assert all(not bool(weight.grad.any()) for weight in agent.policy.module["driver"].parameters())
 
 
@@ -158,14 +159,14 @@ def test_an_actor_s_gradient_is_that_of_its_value():
     noise["driver"].zero_()
     now.present["driver"].fill_(True)
     decided = {"speakers": torch.zeros(12, 2, dtype=torch.bool), "driver": torch.ones(12, 1, dtype=torch.bool)}
-    bias = agent.policy.module["driver"].biases[-1]
+    bias = agent.policy.module["driver"].output.bias
     agent.actor_loss(now, in_force, decided, noise).backward()
     action = agent.policy.raw("driver", now.rows["driver"]).detach().tanh().requires_grad_()
     spoken = in_force["speakers"] * now.present["speakers"].unsqueeze(-1)
     row = torch.cat([now.joint, spoken.flatten(1), action.flatten(1)], -1)
-    agent.critics["driver"](row)[0, 0].sum().backward()
+    agent.critics["driver"](row)[0].sum().backward()
     wanted = -(action.grad * (1 - action.detach().square())).mean((0, 1))
-    assert torch.allclose(bias.grad[0, 0, 0], wanted, atol=1e-6)
+    assert torch.allclose(bias.grad[0, 0], wanted, atol=1e-6)
 
 
 def test_only_the_actors_move_in_the_actors_step():
@@ -223,7 +224,7 @@ def test_without_a_generator_it_acts_greedily():
 @pytest.mark.parametrize("share", [True, False])
 def test_it_learns_choices_and_ranges(share):
     """Most of what can be earned; the start is far from it."""
-    agent = learner(envs=32, timesteps=16_000, share_parameters=share)
+    agent = learner(envs=32, timesteps=16_000, network=NETWORK | {"share_parameters": share})
     earned, best = greedy_returns(Echo(256, 99), agent.policy).mean(), greedy_returns(Echo(256, 99), Repeats()).mean()
     assert earned < best - 5
     turns(agent, 500)
@@ -244,7 +245,7 @@ class Repeats:
 VARIANTS = {
     "plain": {},
     "twins": {
-        "critics": 2, "actor_every": 2, "target_noise": 0.2, "share_parameters": False, "critic_sees": "state",
+        "critics": 2, "actor_every": 2, "target_noise": 0.2, "network": SEPARATE, "critic_sees": "state",
         "exploration_noise": {"kind": "ornstein_uhlenbeck", "scale": constant(0.5), "reversion": 0.15},
         "exploration": constant(0.1),
     },

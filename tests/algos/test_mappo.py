@@ -7,16 +7,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from marl_pipeline.algos.common.actor_critic import AgentStateEntry, GroupActorCritic, NetworkSettings, StateEntry
+from marl_pipeline.algos.common.actor_critic import ActorCriticSettings, GroupActorCritic, rekeyed
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.errors import UserError
-from marl_pipeline.nn.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
+from marl_pipeline.nn.first_layers import AgentStateLayer, StateLayer
+from marl_pipeline.nn.linear import orthogonal
 from tests.algos.learners import assert_same_bytes, learner, settings
 from tests.algos.targets import Targets
 
-PLAIN = NetworkSettings(
-    hidden=(8, 8), activation="tanh", normalise_inputs=False, actor_gain=0.01, log_std=0.0, memory="none",
-    share_parameters=True,
+PLAIN = ActorCriticSettings(
+    hidden=(8, 8), activation="tanh", normalise_inputs=False, actor_gain=0.01, log_std=0.0, recurrence="none",
+    share_parameters=True, agent_heads=False,
 )  # fmt: skip
 
 
@@ -28,60 +29,23 @@ def rows(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed))
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_the_layers_of_agents_are_theirs_side_by_side(copies):
-    linear, norm = OrthogonalLinear(5, 4, copies, 1.0, generator()), AgentNorm(5, copies)
-    for parameter in [*norm.parameters(), linear.bias]:
-        nn.init.normal_(parameter, generator=generator(1))
-    seen = rows(2, 6, 3, 5)
-    for agent in range(3):
-        own = agent if copies == 3 else 0
-        normed = nn.functional.layer_norm(seen[:, :, agent], (5,), norm.weight[own], norm.bias[own])
-        torch.testing.assert_close(norm(seen)[:, :, agent], normed)
-        torch.testing.assert_close(
-            linear(seen)[:, :, agent], nn.functional.linear(seen[:, :, agent], linear.weight[own], linear.bias[own])
-        )
-
-
-def test_the_gru_equals_torchs_and_forgets_at_starts_and_absences():
-    ours, theirs = OrthogonalGRU(5, 4, 1, generator()), nn.GRUCell(5, 4)
-    nn.init.normal_(ours.of_memory.bias, generator=generator(3))
-    with torch.no_grad():
-        theirs.weight_ih.copy_(ours.of_input.weight[0])
-        theirs.weight_hh.copy_(ours.of_memory.weight[0])
-        theirs.bias_ih.copy_(ours.of_input.bias[0])
-        theirs.bias_hh.copy_(ours.of_memory.bias[0])
-    seen, memory = rows(2, 6, 3, 5), rows(2, 3, 4, seed=1)
-    fresh, present = torch.zeros(2, 6, dtype=torch.bool), torch.ones(2, 6, 3, dtype=torch.bool)
-    fresh[1, 3] = True
-    present[0, 2, 1] = False
-    found = ours(seen, memory, fresh, present)
-    for copy in range(2):
-        for agent in range(3):
-            kept = memory[copy, agent]
-            for step in range(6):
-                kept = theirs(seen[copy, step, agent], torch.zeros(4) if fresh[copy, step] else kept)
-                kept = kept * present[copy, step, agent]
-                torch.testing.assert_close(found[copy, step, agent], kept)
-
-
 def test_the_agent_specific_state_is_one_linear_layer_on_all_of_it():
-    entry = AgentStateEntry(6, 5, 3, PLAIN, 1, generator())
-    nn.init.normal_(entry.identity, generator=generator(1))
+    first = AgentStateLayer(6, 5, 8, agents=3, normalise=False, sets=1, initial=orthogonal(), generator=generator())
+    nn.init.normal_(first.identity, generator=generator(1))
     seen, state = rows(7, 3, 5), rows(7, 6, seed=1)
-    found = entry(seen, state, torch.ones(7, 3, dtype=torch.bool))
-    weight = torch.cat([entry.state.linear.weight[0], entry.rows.linear.weight[0], entry.identity.T], -1)
+    found = first(seen, state, torch.ones(7, 3, dtype=torch.bool))
+    weight = torch.cat([first.state.linear.weight[0, 0], first.rows.linear.weight[0, 0], first.identity.T], -1)
     identity = torch.eye(3).expand(7, 3, 3)
     whole = torch.cat([state.unsqueeze(1).expand(7, 3, 6), seen, identity], -1)
     torch.testing.assert_close(found, whole @ weight.T)
 
 
 def test_separate_critics_of_the_state_are_theirs_side_by_side():
-    entry, state = StateEntry(6, PLAIN, 3, generator()), rows(7, 6)
+    first = StateLayer(6, 8, normalise=False, sets=3, initial=orthogonal(), generator=generator())
+    state, linear = rows(7, 6), first.linear
     for agent in range(3):
-        linear = entry.linear
-        expected = nn.functional.linear(state, linear.weight[agent], linear.bias[agent])
-        torch.testing.assert_close(entry(state)[:, agent], expected)
+        expected = nn.functional.linear(state, linear.weight[0, agent], linear.bias[0, agent])
+        torch.testing.assert_close(first(state)[:, agent], expected)
 
 
 def group(view, **network):
@@ -146,7 +110,7 @@ def test_absent_agents_teach_the_critic_of_a_team_and_nothing_else(reward, taugh
 
 
 def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
-    learned = learner(Targets(16, 0), settings("mappo", {"memory": "gru"}))
+    learned = learner(Targets(16, 0), settings("mappo", {"recurrence": "gru"}))
     kept = learned._collector.collect(12)["choosers"]
     started = torch.cat([torch.ones(1, 16, dtype=torch.bool), kept.cut[:-1]])
     assert torch.equal(kept.inputs["fresh"], started)
@@ -161,16 +125,16 @@ def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
         assert_same_bytes(learned.state_dict()["actors"], before)
 
 
-@pytest.mark.parametrize(("memory", "chunk"), [("none", 1), ("gru", 6)])
-def test_only_with_memory_is_a_colour_remembered(memory, chunk):
-    network = {"normalise_inputs": False, "memory": memory}
+@pytest.mark.parametrize(("recurrence", "chunk"), [("none", 1), ("gru", 6)])
+def test_only_with_memory_is_a_colour_remembered(recurrence, chunk):
+    network = {"normalise_inputs": False, "recurrence": recurrence}
     chosen = settings("mappo", network, chunk=chunk, reward="agent", gamma=0.5)
     learned = learner(Targets(32, 0, recall=True), chosen, timesteps=15 * 12 * 32)
     for _ in range(15):
         metrics = learned.advance().metrics
     reward = metrics["choosers/reward_per_step"]
     guessing = (1 + 4 / 3) / 5
-    assert reward > 0.95 if memory == "gru" else reward < guessing + 0.1
+    assert reward > 0.95 if recurrence == "gru" else reward < guessing + 0.1
 
 
 @pytest.mark.parametrize("critic", ["state", "agent_state"])
@@ -183,3 +147,39 @@ def test_the_cost_of_an_update_grows_no_faster_than_the_agents(critic):
         return counter.get_total_flops()
 
     assert cost(143) < cost(3) * 143 / 3
+
+
+@pytest.mark.parametrize("view", ["local", "state", "agent_state"])
+def test_agent_heads_start_as_the_shared_one_and_correct_it_by_agent(view):
+    shared, of = group(view), group(view, agent_heads=True)
+    seen = {"observation.shown": rows(4, 2, 2), "state": rows(4, 7), "present": torch.ones(4, 2, dtype=torch.bool)}
+    for found, wanted in zip(of.evaluate(seen), shared.evaluate(seen), strict=True):
+        torch.testing.assert_close(found, wanted)
+    actor = of.actor
+    with torch.no_grad():
+        actor.output.correction.copy_(rows(*actor.output.correction.shape, seed=3))
+        hidden, _ = actor.trunk(actor.first(seen["observation.shown"]), None)
+    corrected, _ = of.evaluate(seen)
+    for agent in range(2):
+        wanted = actor.output.shared(hidden[:, agent]) + hidden[:, agent] @ actor.output.correction[agent]
+        torch.testing.assert_close(corrected[:, agent, : wanted.shape[-1]], wanted)
+
+
+def test_corrections_follow_their_agent_and_newcomers_start_at_the_shared_head():
+    of = group("agent_state", agent_heads=True)
+    weights = of.module.state_dict()
+    own = {name for name, value in weights.items() if name.endswith((".correction", ".identity"))}
+    assert own == {"actor.output.correction", "critic.output.correction", "critic.first.identity"}
+    for index, name in enumerate(sorted(own)):
+        weights[name] = rows(*weights[name].shape, seed=index)
+    found = rekeyed(weights, ["A", "B"], ["NEW", "B", "A"])
+    for name, value in weights.items():
+        if name not in own:
+            assert torch.equal(found[name], value)
+            continue
+        assert torch.equal(found[name], torch.stack([torch.zeros_like(value[0]), value[1], value[0]]))
+
+
+def test_heads_of_agents_need_something_shared_to_correct():
+    with pytest.raises(ValueError, match="agent_heads correct a shared network"):
+        ActorCriticSettings.model_validate(PLAIN.model_dump() | {"agent_heads": True, "share_parameters": False})

@@ -17,8 +17,8 @@ VARIANTS = {
     "ppo, own networks, minibatches": settings("ppo", {"share_parameters": False}, minibatches=3, target_kl=0.02),
     "mappo": settings("mappo"),
     "mappo, own networks": settings("mappo", {"share_parameters": False}, critic="state"),
-    "mappo, gru": settings("mappo", {"memory": "gru"}, chunk=4),
-    "mappo, gru, minibatches": settings("mappo", {"memory": "gru"}, chunk=3, minibatches=2, critic="state"),
+    "mappo, gru": settings("mappo", {"recurrence": "gru"}, chunk=4),
+    "mappo, gru, minibatches": settings("mappo", {"recurrence": "gru"}, chunk=3, minibatches=2, critic="state"),
 }
 
 
@@ -132,10 +132,10 @@ def test_the_team_reward_is_paid_to_all_alike():
 
 
 def test_sequences_need_memory_and_divide_the_horizon():
-    with pytest.raises(ValidationError, match="without memory"):
+    with pytest.raises(ValidationError, match="without recurrence"):
         settings("ppo", chunk=4)
     with pytest.raises(ValidationError, match="does not divide"):
-        settings("ppo", {"memory": "gru"}, chunk=5)
+        settings("ppo", {"recurrence": "gru"}, chunk=5)
 
 
 def test_bfloat16_changes_the_numbers_and_learns_all_the_same():

@@ -17,13 +17,14 @@ from marl_pipeline.envs.matrix.games import two_step
 from marl_pipeline.envs.protocol import Continuous, GroupSpec
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.mixers import Monotonic, Sum
+from marl_pipeline.nn.recurrent import RecurrentState
 from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
 from tests.algos.toy import Colours
 from tests.algos.wild import Wild
 
 SMALL = {
-    "network": {"hidden": [16], "memory": 0, "duelling": False, "layer_norm": False, "share_parameters": True,
-                "agent_ids": True},
+    "network": {"hidden": [16], "activation": "relu", "recurrence": "none", "share_parameters": True,
+                "duelling": False, "layer_norm": False, "agent_ids": True},
     "mixer": {"kind": "monotonic", "width": 8, "hyper": 16},
     "reward_scale": 1.0, "window": 4, "batch": 16, "train_freq": 4, "gradient_steps": 4, "buffer_size": 2000,
     "learning_starts": 64,
@@ -33,7 +34,11 @@ FAST = {
     "gamma": 0.5,
     "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
 }
-RECURRENT = {**SMALL, "network": {**SMALL["network"], "memory": 8}, "burn_in": 1}
+RECURRENT = {**SMALL, "network": {**SMALL["network"], "recurrence": "gru"}, "burn_in": 1}
+
+
+def draws(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def toy(seed=0, timesteps=4000, environment=None, **changes):
@@ -46,7 +51,7 @@ def toy(seed=0, timesteps=4000, environment=None, **changes):
 @given(seed=st.integers(0, 10_000), agents=st.integers(1, 6), scale=st.floats(0.01, 100.0))
 def test_the_teams_value_never_falls_as_a_utility_rises(seed, agents, scale):
     torch.manual_seed(seed)
-    mixer = Monotonic(agents, 5, width=4, hyper=6)
+    mixer = Monotonic(agents, 5, width=4, hyper=6, generator=draws(seed))
     utilities = (torch.randn(64, agents) * scale).requires_grad_()
     mixer(utilities, torch.randn(64, 5) * scale).sum().backward()
     assert (utilities.grad >= 0).all()
@@ -55,7 +60,11 @@ def test_the_teams_value_never_falls_as_a_utility_rises(seed, agents, scale):
 
 def test_the_best_joint_action_is_every_agents_own_best():
     torch.manual_seed(0)
-    mixer, state, values = Monotonic(2, 3, width=8, hyper=8), torch.randn(50, 3), torch.randn(50, 2, 4)
+    mixer, state, values = (
+        Monotonic(2, 3, width=8, hyper=8, generator=draws()),
+        torch.randn(50, 3),
+        torch.randn(50, 2, 4),
+    )
     joint = torch.stack(
         [mixer(torch.stack([values[:, 0, a], values[:, 1, b]], -1), state) for a in range(4) for b in range(4)], -1
     )
@@ -65,12 +74,16 @@ def test_the_best_joint_action_is_every_agents_own_best():
 
 def test_mixing_is_the_papers_formula():
     torch.manual_seed(1)
-    mixer, utilities, state = Monotonic(3, 5, width=4, hyper=6), torch.randn(7, 2, 3), torch.randn(7, 2, 5)
+    mixer, utilities, state = (
+        Monotonic(3, 5, width=4, hyper=6, generator=draws()),
+        torch.randn(7, 2, 3),
+        torch.randn(7, 2, 5),
+    )
     got = mixer(utilities, state).detach().numpy()
     w = {name: value.numpy().astype(np.float64) for name, value in mixer.state_dict().items()}
 
     def layer(name, x):
-        return w[f"{name}.weight"] @ x + w[f"{name}.bias"]
+        return w[f"{name}.weight"][0, 0] @ x + w[f"{name}.bias"][0, 0]
 
     for i in range(7):
         for j in range(2):
@@ -86,7 +99,7 @@ def test_mixing_is_the_papers_formula():
 
 def test_the_mixer_grows_linearly_with_the_agents():
     def size(agents):
-        return sum(p.numel() for p in Monotonic(agents, 10, width=8, hyper=8).parameters())
+        return sum(p.numel() for p in Monotonic(agents, 10, width=8, hyper=8, generator=draws()).parameters())
 
     assert size(143) - size(142) == size(2) - size(1)
     assert Sum()(torch.tensor([[1.0, 2.0, 3.5]]), torch.zeros(1, 2)).tolist() == [6.5]
@@ -185,7 +198,11 @@ def reference_team(algorithm, w, rows, b):
             store[group] = []
             for k in range(length + 1):
                 row = rows[group][k : k + 1, b : b + 1]
-                out, memory = networks[group](row, memory, torch.zeros(0, 1, dtype=torch.bool))
+                present = w.scene.groups[group].present[k : k + 1, b : b + 1]
+                state = None
+                if memory is not None:
+                    state = RecurrentState(memory, torch.zeros(1, 1, dtype=torch.bool), present)
+                out, memory = networks[group](row, state)
                 store[group].append(out[0, 0])
                 if memory is not None and k < length and w.ends[k, b]:
                     memory = torch.zeros_like(memory)
@@ -260,7 +277,7 @@ def test_the_mixer_sees_all_rows_where_an_environment_has_no_state():
             return type(step)(step.groups, step.state[:, :0], step.team_reward, step.terminated, step.truncated, {})
 
     algorithm = toy(environment=Stateless(8, 0))
-    assert algorithm._learned["mixer"].hidden.in_features == 2 * 3 + 1
+    assert algorithm._learned["mixer"].hidden.weight.shape[-1] == 2 * 3 + 1
     turns(algorithm, 4)
     assert math.isfinite(algorithm.advance().metrics["loss"])
 

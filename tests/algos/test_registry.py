@@ -53,7 +53,7 @@ def test_schedules_may_be_written_as_they_are_told(
         ("qmix", {"envs": 0}, "'envs' must be a whole number of environments"),
         ("qmix", {"envs": True}, "'envs' must be a whole number of environments"),
         ("qmix", {"burn_in": 5, "window": 5}, "burn_in 5 leaves nothing of a window of 5 steps"),
-        ("qmix", {"burn_in": 1, "network": {"memory": 0}}, "nothing to warm up"),
+        ("qmix", {"burn_in": 1, "network": {"recurrence": "none"}}, "nothing to warm up"),
         ("ppo", {"learning_rate": "linear 3 to"}, "write a number, or such as 'linear 0.01 to 0 over 50%'"),
         (
             "qmix",

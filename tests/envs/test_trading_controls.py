@@ -37,7 +37,8 @@ SETTINGS = PPOSettings.model_validate(
         "normalise_values": False, "max_grad_norm": 0.5, "target_kl": 0.05, "reward": "agent",
         "network": {
             "hidden": [32, 32], "activation": "tanh", "normalise_inputs": False, "actor_gain": 0.01, "log_std": 0.0,
-            "memory": "none", "share_parameters": True,
+            "recurrence": "none", "share_parameters": True,
+            "agent_heads": False,
         },
         "acceleration": {"precision": "float32", "compile": False},
     }

@@ -3,76 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.algorithm import Memory
 from marl_pipeline.algos.common.inputs import Inputs
-from marl_pipeline.config import Count, Section
 from marl_pipeline.envs.protocol import Discrete, Environment, Timestep
 from marl_pipeline.errors import UserError
-from marl_pipeline.nn.value_networks import GRU, Duelling, linear, mlp
-from marl_pipeline.seeding import forked
+from marl_pipeline.nn.linear import AgentLinear, uniform
+from marl_pipeline.nn.mlp import Trunk
+from marl_pipeline.nn.recurrent import RecurrentState
+from marl_pipeline.nn.settings import NetworkSettings
+from marl_pipeline.seeding import stream
 
 
-class NetworkSettings(Section):
-    """The network of one group.
+class ActionValueSettings(NetworkSettings):
+    """The network of one group; see `NetworkSettings` too.
 
     Attributes:
-        hidden: widths of the layers before the head (and before the memory).
-        memory: width of the GRU's memory; 0 for a network without memory.
-        share_parameters: one set of weights for all agents of a group, or one each.
-        agent_ids: tells shared weights which agent it is: an own bias of the first layer, as a one-hot input gives.
+        layer_norm: before each activation.
+        agent_ids: every agent has a first bias of its own, which is what a one-hot agent id among the inputs adds; it
+            tells agents apart that share all else.
     """
 
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
-    memory: Annotated[int, Field(ge=0)]
     duelling: bool
     layer_norm: bool
-    share_parameters: bool
     agent_ids: bool
+
+
+class Duelling(nn.Module):
+    """Action values as a state's value plus advantages of mean zero (Wang et al. 2016, eq. 9)."""
+
+    def __init__(self, inputs: int, actions: int, *, sets: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.value = AgentLinear(inputs, 1, sets=sets, initial=uniform(), generator=generator)
+        self.advantage = AgentLinear(inputs, actions, sets=sets, initial=uniform(), generator=generator)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[..., A, inputs] to [..., A, actions]."""
+        value: Tensor = self.value(rows)
+        advantage: Tensor = self.advantage(rows)
+        return value + advantage - advantage.mean(-1, keepdim=True)
 
 
 class QNetwork(nn.Module):
     """Rows [..., A, inputs] of a group to the values of its actions [..., A, actions]."""
 
-    def __init__(self, inputs: int, agents: int, actions: int, settings: NetworkSettings) -> None:
+    def __init__(
+        self, inputs: int, agents: int, actions: int, settings: ActionValueSettings, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        own = None if settings.share_parameters else agents
-        self.first = linear(inputs, settings.hidden[0], own)
-        bound = inputs**-0.5
-        self.identity = (
-            nn.Parameter(torch.empty(agents, settings.hidden[0]).uniform_(-bound, bound))
-            if settings.agent_ids
-            else None
+        sets, width, initial = settings.sets(agents), settings.hidden[-1], uniform()
+        self.first = AgentLinear(
+            inputs,
+            settings.hidden[0],
+            sets=sets,
+            biases=agents if settings.agent_ids else sets,
+            initial=initial,
+            generator=generator,
         )
-        norm = [nn.LayerNorm(settings.hidden[0])] if settings.layer_norm else []
-        rest = mlp(settings.hidden[0], settings.hidden[1:], layer_norm=settings.layer_norm, agents=own)
-        self.body = nn.Sequential(*norm, nn.ReLU(), *rest)
-        self.memory = GRU(settings.hidden[-1], settings.memory, own) if settings.memory else None
-        width = settings.memory or settings.hidden[-1]
-        self.head = Duelling(width, actions, own) if settings.duelling else linear(width, actions, own)
+        self.trunk = Trunk(
+            settings,
+            sets=sets,
+            initial=initial,
+            recurrent_initial=initial,
+            generator=generator,
+            layer_norm=settings.layer_norm,
+        )
+        self.head = (
+            Duelling(width, actions, sets=sets, generator=generator)
+            if settings.duelling
+            else AgentLinear(width, actions, sets=sets, initial=initial, generator=generator)
+        )
 
-    def forward(self, rows: Tensor, memory: Tensor | None, ends: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Values [L, B, A, actions] of windows of rows [L, B, A, inputs], and the memory after them, as `GRU` does.
+    def forward(self, rows: Tensor, state: RecurrentState | None) -> tuple[Tensor, Tensor | None]:
+        """Values [T, B, A, actions] of sequences of rows [T, B, A, inputs], and the memory [B, A, H] after them.
 
-        Without a memory the leading dimensions may be any, and `memory` and `ends` are not looked at.
+        Without recurrence the leading dimensions may be any, and `state` is not looked at.
         """
-        first: Tensor = self.first(rows)
-        if self.identity is not None:
-            first = first + self.identity
-        hidden: Tensor = self.body(first)
-        if self.memory is not None:
-            hidden, memory = self.memory(hidden, memory, ends)
+        hidden, memory = self.trunk(self.first(rows), state)
         values: Tensor = self.head(hidden)
         return values, memory
 
 
 def q_networks(
-    environment: Environment, inputs: Inputs, settings: NetworkSettings, *, seed: int, name: str
+    environment: Environment, inputs: Inputs, settings: ActionValueSettings, *, seed: int, name: str
 ) -> nn.ModuleDict:
     """One network per group.
 
@@ -82,15 +98,14 @@ def q_networks(
     Raises:
         UserError: a group's actions are not one of n.
     """
-    networks = nn.ModuleDict()
-    with forked(seed, "q networks", torch.device("cpu")):
-        for group, spec in environment.groups.items():
-            if not isinstance(spec.actions, Discrete):
-                raise UserError(
-                    f"{name}: group {group!r} has {spec.actions}, and action values need one of n actions; "
-                    "use an algorithm with an actor, or an environment with discrete actions"
-                )
-            networks[group] = QNetwork(inputs.width(group), spec.agents, spec.actions.n, settings)
+    networks, generator = nn.ModuleDict(), stream(seed, "q networks")
+    for group, spec in environment.groups.items():
+        if not isinstance(spec.actions, Discrete):
+            raise UserError(
+                f"{name}: group {group!r} has {spec.actions}, and action values need one of n actions; "
+                "use an algorithm with an actor, or an environment with discrete actions"
+            )
+        networks[group] = QNetwork(inputs.width(group), spec.agents, spec.actions.n, settings, generator)
     return networks.to(environment.device)
 
 
@@ -102,7 +117,7 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
 class EpsilonGreedy:
     """Implements `algorithm.Policy`: the action of highest value; with a generator, now and then any allowed one.
 
-    `epsilon` is the probability of that, for every agent alone; `memory` the width of what the networks remember.
+    `epsilon` is the probability of that, for every agent alone; `memory` the width of the recurrent memory, 0 without.
     """
 
     def __init__(self, environment: Environment, networks: nn.ModuleDict, inputs: Inputs, *, memory: int) -> None:
@@ -132,7 +147,11 @@ class EpsilonGreedy:
         for group, network in self._networks.items():
             step = timestep.groups[group]
             rows = self._inputs(group, step.observation).unsqueeze(0)
-            values, kept = network(rows, memory.get(group), timestep.done.unsqueeze(0)[:0])
+            state = None
+            if group in memory:
+                fresh = torch.zeros_like(timestep.done).unsqueeze(0)
+                state = RecurrentState(memory[group], fresh, step.present.unsqueeze(0))
+            values, kept = network(rows, state)
             actions[group] = masked(values[0], step.action_mask).argmax(-1)
             if kept is not None:
                 remembered[group] = kept

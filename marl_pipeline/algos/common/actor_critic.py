@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from marl_pipeline.algos.common.inputs import Inputs
-from marl_pipeline.config import Count, Positive, Section
+from marl_pipeline.config import Positive
 from marl_pipeline.envs.protocol import Continuous, GroupSpec, GroupStep
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.distributions import Distribution, distribution, parameter_count
-from marl_pipeline.nn.orthogonal import AgentNorm, OrthogonalGRU, OrthogonalLinear
+from marl_pipeline.nn.first_layers import AgentStateLayer, ObservationLayer, StateLayer
+from marl_pipeline.nn.linear import AgentHead, AgentLinear, orthogonal
+from marl_pipeline.nn.mlp import Trunk
+from marl_pipeline.nn.recurrent import RecurrentState
+from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.running_norm import RunningNorm
+from marl_pipeline.nn.settings import NetworkSettings
 from marl_pipeline.nn.value_norm import ValueNorm
 
 CriticView = Literal["local", "state", "agent_state"]
@@ -26,139 +30,96 @@ CriticView = Literal["local", "state", "agent_state"]
 GAIN = 2**0.5
 """Of the orthogonal weights before an activation."""
 
+OBSERVED_ROWS = 65_536
+"""Rows of a rollout looked up at once when their statistics are taken."""
 
-class NetworkSettings(Section):
-    """Shape of actor and critic, which are networks of their own.
+
+class ActorCriticSettings(NetworkSettings):
+    """Shape of actor and critic, which are networks of their own; see `NetworkSettings` too.
 
     Attributes:
-        hidden: widths of the hidden layers.
-        activation: after each of them.
-        normalise_inputs: LayerNorm on the rows that come in; it hides their common scale.
+        normalise_inputs: rows and states less their running mean, over their running deviation.
         actor_gain: of the actor's last layer; small, so that the first policy is nearly uniform.
         log_std: initial log deviation of a Gaussian policy, before the squashing.
-        memory: a GRU between the last hidden layer and the output, as wide as that layer.
-        share_parameters: one network for all agents of a group, or one for each.
+        agent_heads: the output is a layer that all agents share plus a correction for each that starts at zero.
     """
 
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)]
-    activation: Literal["tanh", "relu"]
     normalise_inputs: bool
     actor_gain: Positive
     log_std: float
-    memory: Literal["none", "gru"]
-    share_parameters: bool
+    agent_heads: bool
+
+    @model_validator(mode="after")
+    def _heads_correct_something_shared(self) -> Self:
+        if self.agent_heads and not self.share_parameters:
+            raise ValueError("agent_heads correct a shared network: set share_parameters true, or agent_heads false")
+        return self
 
 
-@dataclass(frozen=True)
-class Recall:
-    """What a network with memory is told besides its rows; see `OrthogonalGRU`."""
-
-    memory: Tensor
-    fresh: Tensor
-    present: Tensor
-
-
-class Tower(nn.Module):
-    """What follows the first linear layer: activation, further layers, an optional GRU and the output."""
+class ActorCriticNetwork(nn.Module):
+    """What actor and critic have in common: a first layer, the layers after it, and the output."""
 
     def __init__(
-        self, settings: NetworkSettings, outputs: int, copies: int, gain: float, generator: torch.Generator
+        self,
+        first: nn.Module,
+        settings: ActorCriticSettings,
+        outputs: int,
+        *,
+        agents: int,
+        gain: float,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
-        hidden = settings.hidden
-        self._activation = torch.tanh if settings.activation == "tanh" else functional.relu
-        self.layers = nn.ModuleList(
-            OrthogonalLinear(width, following, copies, GAIN, generator) for width, following in pairwise(hidden)
+        sets, width = settings.sets(agents), settings.hidden[-1]
+        self.first = first
+        self.trunk = Trunk(
+            settings, sets=sets, initial=orthogonal(GAIN), recurrent_initial=orthogonal(), generator=generator
         )
-        self.gru = OrthogonalGRU(hidden[-1], hidden[-1], copies, generator) if settings.memory == "gru" else None
-        self.output = OrthogonalLinear(hidden[-1], outputs, copies, gain, generator)
+        output = AgentLinear(width, outputs, sets=sets, initial=orthogonal(gain), generator=generator)
+        self.output = AgentHead(output, agents) if settings.agent_heads else output
 
-    def forward(self, entered: Tensor, recall: Recall | None) -> tuple[Tensor, Tensor | None]:
-        """[..., A, hidden] from the first layer -> outputs [..., A, outputs], and what is remembered by then."""
-        rows = self._activation(entered)
-        for layer in self.layers:
-            rows = self._activation(layer(rows))
-        memory = None
-        if self.gru is not None:
-            assert recall is not None
-            rows = self.gru(rows, recall.memory, recall.fresh, recall.present)
-            memory = rows[:, -1].float()
+    def finish(self, first: Tensor, state: RecurrentState | None) -> tuple[Tensor, Tensor | None]:
+        """[..., A, width] of the first layer to outputs [..., A, outputs], and the memory by then."""
+        rows, memory = self.trunk(first, state)
         return self.output(rows).float(), memory
 
-
-class RowsEntry(nn.Module):
-    """The first layer of a network that sees an agent's own row."""
-
-    def __init__(self, inputs: int, settings: NetworkSettings, copies: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.norm = AgentNorm(inputs, copies) if settings.normalise_inputs else nn.Identity()
-        self.linear = OrthogonalLinear(inputs, settings.hidden[0], copies, GAIN, generator)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        entered: Tensor = self.linear(self.norm(rows))
-        return entered
+    def norms(self) -> list[RunningNorm]:
+        """The input statistics, none where inputs are not normalised."""
+        return [module for module in self.modules() if isinstance(module, RunningNorm)]
 
 
-class StateEntry(nn.Module):
-    """The first layer of a network that sees the global state [..., S], read once for all agents.
-
-    One set of weights gives one row [..., 1, hidden] for all; A sets give [..., A, hidden].
-    """
-
-    def __init__(self, state: int, settings: NetworkSettings, copies: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(state) if settings.normalise_inputs else nn.Identity()
-        self.linear = OrthogonalLinear(state, settings.hidden[0], copies, GAIN, generator)
-
-    def forward(self, state: Tensor) -> Tensor:
-        weight, bias = self.linear.weight, self.linear.bias
-        entered = functional.linear(self.norm(state), weight.flatten(0, 1), bias.flatten())
-        return entered.reshape(*state.shape[:-1], *bias.shape)
-
-
-class AgentStateEntry(nn.Module):
-    """The first layer of a critic that sees the state, the agent's own row and which agent it is (Yu et al. 2022, the
-    agent-specific state).
-
-    A linear layer of the three side by side is the sum of three: the state's share is computed once for all agents, so
-    the cost grows with their number and not with its square. Of an absent agent only its identity is seen (death
-    masking).
-    """
-
-    def __init__(
-        self, state: int, inputs: int, agents: int, settings: NetworkSettings, copies: int, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.state = StateEntry(state, settings, copies, generator)
-        self.rows = RowsEntry(inputs, settings, copies, generator)
-        self.identity = nn.Parameter(torch.zeros(agents, settings.hidden[0]))
-
-    def forward(self, rows: Tensor, state: Tensor, present: Tensor) -> Tensor:
-        seen: Tensor = self.state(state) + self.rows(rows)
-        return seen.masked_fill(~present.unsqueeze(-1), 0.0) + self.identity
-
-
-class Actor(nn.Module):
+class Actor(ActorCriticNetwork):
     """Parameters of the action distributions from the agents' own rows."""
 
-    def __init__(self, spec: GroupSpec, inputs: int, settings: NetworkSettings, generator: torch.Generator) -> None:
-        super().__init__()
-        copies = 1 if settings.share_parameters else spec.agents
+    def __init__(self, spec: GroupSpec, inputs: int, settings: ActorCriticSettings, generator: torch.Generator) -> None:
+        sets = settings.sets(spec.agents)
         gaussian = isinstance(spec.actions, Continuous)
         outputs = parameter_count(spec.actions) // (2 if gaussian else 1)
-        self.entry = RowsEntry(inputs, settings, copies, generator)
-        self.tower = Tower(settings, outputs, copies, settings.actor_gain, generator)
-        self.log_std = nn.Parameter(torch.full((copies, outputs), settings.log_std)) if gaussian else None
+        first = ObservationLayer(
+            inputs,
+            settings.hidden[0],
+            normalise=settings.normalise_inputs,
+            sets=sets,
+            initial=orthogonal(GAIN),
+            generator=generator,
+        )
+        super().__init__(first, settings, outputs, agents=spec.agents, gain=settings.actor_gain, generator=generator)
+        self.log_std = nn.Parameter(torch.full((sets, outputs), settings.log_std)) if gaussian else None
 
-    def forward(self, rows: Tensor, recall: Recall | None) -> tuple[Tensor, Tensor | None]:
-        """[..., A, inputs] -> parameters [..., A, P], memory [M, A, H]."""
-        parameters, memory = self.tower(self.entry(rows), recall)
+    def forward(self, rows: Tensor, state: RecurrentState | None) -> tuple[Tensor, Tensor | None]:
+        """[..., A, inputs] -> parameters [..., A, P], memory [B, A, H]."""
+        parameters, memory = self.finish(self.first(rows), state)
         if self.log_std is not None:
             parameters = torch.cat([parameters, self.log_std.expand_as(parameters)], -1)
         return parameters, memory
 
+    def observe(self, rows: Tensor) -> None:
+        """Rows [N, inputs] of agents that were present, for the statistics of the inputs."""
+        for norm in self.norms():
+            norm.observe(rows)
 
-class Critic(nn.Module):
+
+class Critic(ActorCriticNetwork):
     """The value of every agent from what `view` says it sees."""
 
     def __init__(
@@ -167,44 +128,57 @@ class Critic(nn.Module):
         spec: GroupSpec,
         inputs: int,
         state: int,
-        settings: NetworkSettings,
+        settings: ActorCriticSettings,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        copies = 1 if settings.share_parameters else spec.agents
-        self.view = view
-        self.rows = copies if view == "state" else spec.agents
-        self.entry: nn.Module
+        sets, width = settings.sets(spec.agents), settings.hidden[0]
+        given: dict[str, Any] = {
+            "normalise": settings.normalise_inputs, "sets": sets, "initial": orthogonal(GAIN), "generator": generator,
+        }  # fmt: skip
+        first: nn.Module
         match view:
             case "local":
-                self.entry = RowsEntry(inputs, settings, copies, generator)
+                first = ObservationLayer(inputs, width, **given)
             case "state":
-                self.entry = StateEntry(state, settings, copies, generator)
+                first = StateLayer(state, width, **given)
             case "agent_state":
-                self.entry = AgentStateEntry(state, inputs, spec.agents, settings, copies, generator)
-        self.tower = Tower(settings, 1, copies, 1.0, generator)
+                first = AgentStateLayer(state, inputs, width, agents=spec.agents, **given)
+        super().__init__(first, settings, 1, agents=spec.agents, gain=1.0, generator=generator)
+        self.view = view
+        self.rows = sets if view == "state" else spec.agents
 
     def forward(
-        self, rows: Tensor, state: Tensor | None, present: Tensor, recall: Recall | None
+        self, rows: Tensor, state: Tensor | None, present: Tensor, recurrent: RecurrentState | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows [..., A, inputs], state [..., S], present [..., A] -> values [..., A], memory [M, A or 1, H]."""
+        """Rows [..., A, inputs], state [..., S], present [..., A] -> values [..., A], memory [B, A or 1, H]."""
         match self.view:
             case "local":  # of an absent agent nothing is seen
-                entered = self.entry(rows.masked_fill(~present.unsqueeze(-1), 0.0))
+                first = self.first(rows.masked_fill(~present.unsqueeze(-1), 0.0))
             case "state":
-                entered = self.entry(state)
+                first = self.first(state)
             case "agent_state":
-                entered = self.entry(rows, state, present)
-        if recall is not None and self.view == "state":  # what it sees is there, whoever is present
+                first = self.first(rows, state, present)
+        if recurrent is not None and self.view == "state":  # what it sees is there, whoever is present
             there = torch.ones((), dtype=torch.bool, device=present.device).expand(*present.shape[:-1], self.rows)
-            recall = Recall(recall.memory, recall.fresh, there)
-        value, memory = self.tower(entered, recall)
+            recurrent = RecurrentState(recurrent.memory, recurrent.fresh, there)
+        value, memory = self.finish(first, recurrent)
         return value.squeeze(-1).expand_as(present), memory
+
+    def observe(self, rows: Tensor, state: Tensor | None) -> None:
+        """Rows [N, inputs] of agents that were present, and states [M, S] where the critic reads them."""
+        for norm, seen in zip(self.norms(), self._seen(rows, state), strict=False):
+            norm.observe(seen)
+
+    def _seen(self, rows: Tensor, state: Tensor | None) -> list[Tensor]:
+        """In the order of `norms`."""
+        if self.view == "local" or state is None:
+            return [rows]
+        return [state] if self.view == "state" else [state, rows]
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Parameters [..., A, P], values [..., A], and what actor and critic remember by then (None without memory)."""
+class ActorCriticOutput:
+    """Parameters [..., A, P], values [..., A], and the memories of actor and critic by then (None without a GRU)."""
 
     parameters: Tensor
     value: Tensor
@@ -229,7 +203,7 @@ class GroupActorCritic:
         inputs: Inputs,
         state_size: int,
         view: CriticView,
-        settings: NetworkSettings,
+        settings: ActorCriticSettings,
         *,
         normalise_values: bool,
         generator: torch.Generator,
@@ -238,7 +212,7 @@ class GroupActorCritic:
         if view != "local" and state_size == 0:
             raise UserError(f"critic: '{view}' reads the global state, and this environment has none; train ippo here")
         self.name, self.spec, self.view = name, spec, view
-        self.recurrent = settings.memory == "gru"
+        self.recurrent = settings.recurrence == "gru"
         self.width = settings.hidden[-1]
         self._inputs = inputs
         self.actor = Actor(spec, inputs.width(name), settings, generator)
@@ -265,21 +239,30 @@ class GroupActorCritic:
         return kept
 
     def evaluate(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        judgement = self.judge(inputs)
-        return judgement.parameters, judgement.value
+        output = self.output(inputs)
+        return output.parameters, output.value
 
-    def judge(self, inputs: Mapping[str, Tensor]) -> Judgement:
-        """What the networks make of stored single steps [M, ...] or sequences [M, C, ...].
+    def output(self, inputs: Mapping[str, Tensor]) -> ActorCriticOutput:
+        """Of stored single steps [M, ...] or sequences [M, C, ...].
 
         The memories of a sequence are read at its first step only; the networks move them on themselves.
         """
         if not self.recurrent:
-            return self._judge(inputs, None, None)
-        if inputs["actor_memory"].dim() == 4:
-            return self._judge(inputs, inputs["actor_memory"][:, 0], inputs["critic_memory"][:, 0])
-        single = {key: tensor.unsqueeze(1) for key, tensor in inputs.items()}
-        told = self._judge(single, inputs["actor_memory"], inputs["critic_memory"])
-        return Judgement(told.parameters.squeeze(1), told.value.squeeze(1), told.actor_memory, told.critic_memory)
+            return self._output(inputs, None, None)
+        if inputs["actor_memory"].dim() == 3:
+            single = self._output(
+                {key: tensor.unsqueeze(0) for key, tensor in inputs.items()},
+                inputs["actor_memory"],
+                inputs["critic_memory"],
+            )
+            return ActorCriticOutput(
+                single.parameters.squeeze(0), single.value.squeeze(0), single.actor_memory, single.critic_memory
+            )
+        first = [inputs[key][:, 0] for key in ("actor_memory", "critic_memory")]
+        along = self._output({key: tensor.transpose(0, 1) for key, tensor in inputs.items()}, *first)
+        return ActorCriticOutput(
+            along.parameters.transpose(0, 1), along.value.transpose(0, 1), along.actor_memory, along.critic_memory
+        )
 
     def act(self, step: GroupStep, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Parameters [E, A, P] of the actor alone, and its memory by then."""
@@ -288,19 +271,62 @@ class GroupActorCritic:
         if memory is None:
             parameters, _ = self.actor(rows, None)
             return parameters, None
-        fresh = torch.zeros(len(rows), 1, dtype=torch.bool, device=rows.device)
-        parameters, memory = self.actor(rows.unsqueeze(1), Recall(memory, fresh, step.present.unsqueeze(1)))
-        return parameters.squeeze(1), memory
+        fresh = torch.zeros(1, len(rows), dtype=torch.bool, device=rows.device)
+        parameters, memory = self.actor(rows.unsqueeze(0), RecurrentState(memory, fresh, step.present.unsqueeze(0)))
+        return parameters.squeeze(0), memory
 
-    def _judge(
+    def _output(
         self, inputs: Mapping[str, Tensor], actor_memory: Tensor | None, critic_memory: Tensor | None
-    ) -> Judgement:
-        rows = self._inputs(self.name, {field: inputs[f"observation.{field}"] for field in self.spec.observation})
-        present = inputs["present"]
+    ) -> ActorCriticOutput:
+        """Of rows [M, ...] or, with memories, of sequences [C, M, ...]."""
+        rows, present = self._rows(inputs), inputs["present"]
 
-        def recall(memory: Tensor | None) -> Recall | None:
-            return None if memory is None else Recall(memory, inputs["fresh"], present)
+        def recurrent(memory: Tensor | None) -> RecurrentState | None:
+            return None if memory is None else RecurrentState(memory, inputs["fresh"], present)
 
-        parameters, actor_memory = self.actor(rows, recall(actor_memory))
-        value, critic_memory = self.critic(rows, inputs.get("state"), present, recall(critic_memory))
-        return Judgement(parameters, value, actor_memory, critic_memory)
+        parameters, actor_memory = self.actor(rows, recurrent(actor_memory))
+        value, critic_memory = self.critic(rows, inputs.get("state"), present, recurrent(critic_memory))
+        return ActorCriticOutput(parameters, value, actor_memory, critic_memory)
+
+    def _rows(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self._inputs(self.name, {field: inputs[f"observation.{field}"] for field in self.spec.observation})
+
+    def absorb(self, inputs: Mapping[str, Tensor], reduction: Reduction = ALONE) -> None:
+        """Counts a rollout's stored inputs [L, E, ...] into the statistics that inputs are normalised by.
+
+        For after the update on it: a rollout is learned from with the statistics it was collected with.
+        """
+        norms = [*self.actor.norms(), *self.critic.norms()]
+        if not norms:
+            return
+        present, state = inputs["present"], inputs.get("state")
+        steps = max(OBSERVED_ROWS // present[0].numel(), 1)
+        for start in range(0, len(present), steps):
+            part = {key: tensor[start : start + steps] for key, tensor in inputs.items()}
+            rows = self._rows(part)[part["present"]]
+            self.actor.observe(rows)
+            self.critic.observe(rows, None if state is None else part["state"].flatten(0, 1))
+        for norm in norms:
+            norm.absorb(reduction)
+
+
+KEYED_BY_AGENT = ("correction", "identity")
+"""The last part of the name of a parameter whose first dimension is the agents of a group that share all others."""
+
+
+def rekeyed(weights: Mapping[str, Tensor], old: Sequence[str], new: Sequence[str]) -> dict[str, Tensor]:
+    """The state of a module with shared parameters for other agents: what is an agent's own follows its name, and
+    agents that were not there start at zero.
+
+    Args:
+        old, new: names of the agents, in order.
+    """
+    position = {agent: index for index, agent in enumerate(old)}
+    kept = [(index, position[agent]) for index, agent in enumerate(new) if agent in position]
+    found = dict(weights)
+    for name, source in weights.items():
+        if name.rpartition(".")[2] in KEYED_BY_AGENT:
+            found[name] = source.new_zeros((len(new), *source.shape[1:]))
+            for index, was in kept:
+                found[name][index] = source[was]
+    return found

@@ -87,7 +87,7 @@ class Actors:
             inputs["fresh"] = self._fresh
             inputs["actor_memory"] = self._memory[f"{group.name}.actor"]
             inputs["critic_memory"] = self._memory[f"{group.name}.critic"]
-        output = group.judge(inputs)
+        output = group.output(inputs)
         policy = group.distribution(output.parameters, step.action_mask)
         action = policy.mode() if generator is None else policy.sample(generator)
         if generator is not None and output.actor_memory is not None and output.critic_memory is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from marl_pipeline.algos.common.algorithm import Memory
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.noise import Noise
 from marl_pipeline.envs.protocol import Environment, Timestep
-from marl_pipeline.nn.stacked import StackedMLP
+from marl_pipeline.nn.mlp import MLP
+from marl_pipeline.nn.settings import NetworkSettings
 
 
 class DecentralisedActors:
@@ -27,8 +28,7 @@ class DecentralisedActors:
         environment: Environment,
         inputs: Inputs,
         *,
-        hidden: Sequence[int],
-        share_parameters: bool,
+        network: NetworkSettings,
         temperature: float,
         noise: Noise,
         generator: torch.Generator,
@@ -38,11 +38,11 @@ class DecentralisedActors:
         self.codes = {name: action_code(spec.actions, temperature=temperature) for name, spec in self._specs.items()}
         self.module = nn.ModuleDict(
             {
-                name: StackedMLP(
-                    1,
-                    spec.agents,
-                    shared=share_parameters,
-                    widths=(inputs.width(name), *hidden, self.codes[name].width),
+                name: MLP(
+                    inputs.width(name),
+                    self.codes[name].width,
+                    network,
+                    agents=spec.agents,
                     output_scale=0.1,
                     generator=generator,
                 )
@@ -101,10 +101,5 @@ class DecentralisedActors:
 
     def raw(self, group: str, rows: Tensor) -> Tensor:
         """The actors' outputs [B, A, width] before they are an action."""
-        return raw_outputs(self.module[group], rows)
-
-
-def raw_outputs(actors: nn.Module, rows: Tensor) -> Tensor:
-    """Rows [B, A, inputs] through every agent's network: [B, A, width]."""
-    outputs: Tensor = actors(rows.transpose(0, 1))
-    return outputs[0].transpose(0, 1)
+        outputs: Tensor = self.module[group](rows)
+        return outputs

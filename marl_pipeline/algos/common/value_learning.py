@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.common.action_values import EpsilonGreedy, NetworkSettings, q_networks
+from marl_pipeline.algos.common.action_values import ActionValueSettings, EpsilonGreedy, q_networks
 from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
@@ -27,7 +27,7 @@ class ValueSettings(OffPolicySettings):
     double: the learned network picks the next action, the target network values it (van Hasselt et al. 2016).
     """
 
-    network: NetworkSettings
+    network: ActionValueSettings
     descent: DescentSettings
     target: TargetSettings
     exploration: Probability
@@ -63,7 +63,7 @@ class ValueLearner(ABC, Generic[S]):
         self._learned = self._all_learned(seed)
         self._target = copy.deepcopy(self._learned).requires_grad_(False)
         self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
-        self.policy = EpsilonGreedy(environment, self._networks, inputs, memory=settings.network.memory)
+        self.policy = EpsilonGreedy(environment, self._networks, inputs, memory=settings.network.recurrent_width)
         first = environment.reset()
         self._replay = self._new_replay(first)
         self._replay.check_room(self._rows, self.name)

@@ -179,9 +179,10 @@ def on_policy_settings(task: Task, engine: str, spaces: tuple[type[ActionSpace],
         raise UserError(f"engine {engine}: it has no {task.algorithm}: choose engine torch")
     require_plain(settings.acceleration, engine)
     network = settings.network
-    if network.memory != "none" or not network.share_parameters:
+    if network.recurrence != "none" or not network.share_parameters or network.agent_heads:
         raise UserError(
-            f"engine {engine}: network.memory must be none and network.share_parameters true: choose engine torch"
+            f"engine {engine}: network.recurrence must be none, network.share_parameters true and network.agent_heads "
+            "false: choose engine torch"
         )
     return settings
 

@@ -50,6 +50,17 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         logits, _ = self.actor(told["observations"].unsqueeze(-2), None)
         return {Columns.ACTION_DIST_INPUTS: logits.squeeze(-2).masked_fill(told["action_mask"] == 0.0, FORBIDDEN)}
 
+    def observe(self, batch: dict[str, Any], live: Tensor) -> None:
+        """The `live` [B] rows of a batch, for the statistics of the inputs."""
+        seen = batch[Columns.OBS]
+        self.actor.observe(seen["observations"][live])
+        self.critic.observe(_seen_by_critic(seen)[live], None)
+
+    def absorb(self) -> None:
+        """Counts in what was observed, once the update on it is made."""
+        for norm in (*self.actor.norms(), *self.critic.norms()):
+            norm.absorb()
+
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """[B] in units of reward."""
         value = self.normalised_values(batch)
@@ -57,12 +68,16 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 
     def normalised_values(self, batch: dict[str, Any]) -> Tensor:
         """[B] in the units that the critic learns in."""
-        told = batch[Columns.OBS]
-        seen = [told["observations"]] + ([told["state"]] if "state" in told else [])
-        rows = torch.cat(seen, -1).unsqueeze(-2)
+        rows = _seen_by_critic(batch[Columns.OBS]).unsqueeze(-2)
         present = torch.ones(rows.shape[:-1], dtype=torch.bool, device=rows.device)
         value: Tensor = self.critic(rows, None, present, None)[0]
         return value.squeeze(-1)
+
+
+def _seen_by_critic(observation: dict[str, Tensor]) -> Tensor:
+    """[B, F], with the state behind it where there is one [B, F + S]."""
+    parts = [observation["observations"]] + ([observation["state"]] if "state" in observation else [])
+    return torch.cat(parts, -1)
 
 
 class MAPPOLearner(PPOTorchLearner):  # type: ignore[misc]
@@ -80,6 +95,7 @@ class MAPPOLearner(PPOTorchLearner):  # type: ignore[misc]
         settings: PPOSettings = module.model_config["settings"]
         advantage, target = batch[Postprocessing.ADVANTAGES], batch[Postprocessing.VALUE_TARGETS]
         live = batch.get(Columns.LOSS_MASK, torch.ones_like(advantage, dtype=torch.bool))
+        module.observe(batch, live)
         policy = module.get_train_action_dist_cls().from_logits(fwd_out[Columns.ACTION_DIST_INPUTS])
         ratio = (policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]).exp()
         surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - settings.clip, 1 + settings.clip) * advantage)
@@ -95,3 +111,9 @@ class MAPPOLearner(PPOTorchLearner):  # type: ignore[misc]
         )
         loss: Tensor = policy_loss + settings.value_coefficient * value_loss - settings.entropy * entropy
         return loss
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Called by RLlib when all epochs over a batch are made."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        for module_id in self.module.keys():  # noqa: SIM118 (not a mapping)
+            self.module[module_id].unwrapped().absorb()

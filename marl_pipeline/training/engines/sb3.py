@@ -22,7 +22,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
-from marl_pipeline.algos.common.actor_critic import NetworkSettings
+from marl_pipeline.algos.common.actor_critic import ActorCriticSettings
 from marl_pipeline.algos.common.schedules import Schedule
 from marl_pipeline.algos.idqn import IDQNSettings
 from marl_pipeline.algos.mappo import MAPPOSettings
@@ -31,6 +31,7 @@ from marl_pipeline.checkpoint import State
 from marl_pipeline.envs.bridges.exports.stable_baselines3 import StableBaselines3VecEnv
 from marl_pipeline.envs.protocol import Discrete, Environment, MultiDiscrete, closing
 from marl_pipeline.errors import UserError
+from marl_pipeline.nn.running_norm import RunningNorm
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.engines.outside import (
     Measured,
@@ -52,11 +53,11 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class NormalisedRows(BaseFeaturesExtractor):
-    """LayerNorm on the rows that come in, as `network.normalise_inputs` asks for."""
+    """Rows less their running mean, over their running deviation, as `network.normalise_inputs` asks for."""
 
     def __init__(self, observation_space: Box) -> None:
         super().__init__(observation_space, observation_space.shape[0])
-        self.norm = nn.LayerNorm(observation_space.shape[0])
+        self.norm = RunningNorm(observation_space.shape[0])
 
     def forward(self, observations: Tensor) -> Tensor:
         normalised: Tensor = self.norm(observations)
@@ -96,16 +97,24 @@ class Learner:
 
     Attributes:
         scale: what it divides rewards by, where it does.
+        norms: of the actor's inputs and of the critic's, where they are normalised.
     """
 
     model: BaseAlgorithm
     deciding: Sequence[nn.Module]
     optimizer: torch.optim.Optimizer
     scale: VecNormalize | None = None
+    norms: Sequence[RunningNorm] = ()
 
     @property
     def parameters(self) -> list[Tensor]:
         return [parameter for part in self.deciding for parameter in part.parameters()]
+
+    def load_into(self, module: nn.Module) -> None:
+        """Brings what decides into a policy of the project."""
+        transfer(self.parameters, list(module.parameters()))
+        for norm in (part for part in module.modules() if isinstance(part, RunningNorm)):
+            norm.load_state_dict(self.norms[0].state_dict())
 
     def state(self) -> State:
         """What a checkpoint needs of it."""
@@ -169,10 +178,12 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: 
     )
     policy = model.policy
     deciding = [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
-    return Learner(model, deciding, policy.optimizer, scale)
+    extractors = [policy.pi_features_extractor, policy.vf_features_extractor]
+    norms = [extractor.norm for extractor in extractors if isinstance(extractor, NormalisedRows)]
+    return Learner(model, deciding, policy.optimizer, scale, norms)
 
 
-def _networks(network: NetworkSettings) -> dict[str, Any]:
+def _networks(network: ActorCriticSettings) -> dict[str, Any]:
     return {
         "net_arch": {"pi": list(network.hidden), "vf": list(network.hidden)},
         "activation_fn": ACTIVATIONS[network.activation],
@@ -188,7 +199,8 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     require_spaces(task, "sb3", (Discrete,))
     require_plain(settings.acceleration, "sb3")
     plain = {
-        "network.memory": (network.memory, 0),
+        "network.recurrence": (network.recurrence, "none"),
+        "network.activation": (network.activation, "relu"),
         "network.duelling": (network.duelling, False),
         "network.layer_norm": (network.layer_norm, False),
         "network.share_parameters": (network.share_parameters, True),
@@ -269,7 +281,7 @@ def _learn(
     watch = Watch(
         task,
         policy,
-        lambda: transfer(learner.parameters, list(policy.module.parameters())),
+        lambda: learner.load_into(policy.module),
         measured=measured,
     )
     model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder behind
@@ -304,10 +316,18 @@ class _Turns(BaseCallback):
         """The update on the rollout before is made; the last one's end is `turn` after learning."""
         self.turn()
 
+    def _on_rollout_end(self) -> None:
+        """The update on this rollout is still to come: the statistics of the inputs stay as they are until then."""
+        for norm in self._learner.norms:
+            rows: np.ndarray[Any, Any] = self.model.rollout_buffer.observations  # type: ignore[attr-defined]
+            norm.observe(torch.as_tensor(rows, device=self.model.device).flatten(0, 1))
+
     def turn(self) -> None:
         steps = self.model.num_timesteps // self._agents
         if steps == self._watch.steps:
             return
+        for norm in self._learner.norms:
+            norm.absorb()
         figures = {
             name.removeprefix("train/"): float(value)
             for name, value in self.model.logger.name_to_value.items()
