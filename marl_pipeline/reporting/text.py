@@ -79,6 +79,8 @@ def written(value: float | None, kind: str) -> str:
             text = f"{value:.0f}"
         case _:
             text = f"{value:.2f}"
+    if not text.strip("-0.%"):
+        text = text.lstrip("-")
     return text.replace("-", "\u2212")
 
 

@@ -20,6 +20,7 @@ from marl_pipeline.reporting.canvas import VARIABLES
 from marl_pipeline.reporting.page import page
 from marl_pipeline.reporting.pictures import curve_picture, drawdown_picture
 from marl_pipeline.reporting.text import left_out, markdown, summary_table
+from marl_pipeline.reporting.text import written as written_figure
 from marl_pipeline.stages.report import track_pictures
 from tests.evaluation.evaluation_samples import (
     market,
@@ -232,3 +233,9 @@ def test_several_strategies_stand_in_one_table_and_one_alone_in_none() -> None:
     assert [picture.name for picture in track_pictures(beside, REPORT)][-1] == "strategies"
     written = page(told, track_pictures(beside, REPORT), [], [])
     assert "Strategies side by side" in written
+
+
+def test_a_figure_that_rounds_to_zero_has_no_sign() -> None:
+    assert written_figure(-0.001, "number") == "0.00"
+    assert written_figure(-0.0001, "percent") == "0.0%"
+    assert written_figure(-0.01, "number") == "\u22120.01"
