@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -26,13 +26,16 @@ from prefect.states import Crashed
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _SERVER = "prefect.server.api.server:create_app"
+CLOCK = 2.0
+"""Seconds by which two readings of a process's start may differ."""
 AUTOMATION = "marl-pipeline: mark killed runs as crashed"
 
 
 @contextmanager
 def tagged_with_process() -> Iterator[None]:
-    """Flow runs started in the body bear the machine and the process they run in."""
-    with tags(f"host:{socket.gethostname()}", f"pid:{os.getpid()}"):
+    """Flow runs started in the body bear the machine, the process they run in and when it was started."""
+    started = psutil.Process().create_time()
+    with tags(f"host:{socket.gethostname()}", f"pid:{os.getpid()}", f"started:{started:.0f}"):
         yield
 
 
@@ -42,8 +45,8 @@ def mark_killed_runs() -> int:
     host, marked = f"host:{socket.gethostname()}", 0
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=running):
-            pid = next((int(tag.removeprefix("pid:")) for tag in run.tags if tag.startswith("pid:")), None)
-            if pid is not None and host in run.tags and not _is_alive(pid):
+            pid, started = _number(run.tags, "pid:"), _number(run.tags, "started:")
+            if pid is not None and host in run.tags and not _is_running(pid, started):
                 client.set_flow_run_state(run.id, Crashed(message=f"process {pid} was killed"), force=True)
                 marked += 1
     return marked
@@ -98,11 +101,16 @@ def _is_orphan(process: psutil.Process) -> bool:
     return parent is None or parent.pid == 1 or parent.name() == "systemd"
 
 
-def _is_alive(pid: int) -> bool:
+def _number(run_tags: Iterable[str], prefix: str) -> int | None:
+    return next((int(tag.removeprefix(prefix)) for tag in run_tags if tag.startswith(prefix)), None)
+
+
+def _is_running(pid: int, started: int | None) -> bool:
+    """Whether this very process lives: numbers of processes are used again, after a restart above all. A run that does
+    not say when its process was started is of a version that ended long ago."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return started is not None and abs(psutil.Process(pid).create_time() - started) <= CLOCK
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

@@ -157,10 +157,24 @@ def tracking_uri(root: Path) -> str:
 
 
 def ship_unless_shipped(root: Path) -> None:
-    """Moves what is in the spool into MLflow, unless another process is at it."""
+    """Moves what is in the spool into MLflow, unless another process is at it.
+
+    Recording decides no result: where MLflow cannot be reached or refuses, one line says so and the spool keeps the
+    records for the next command.
+    """
     with _shipper_lock(root, wait=False) as mine:
         if mine:
-            Shipper(root).ship()
+            try:
+                Shipper(root).ship()
+            except Exception as error:  # whatever a server, a database or a network can do
+                reason = " ".join(str(error).split())[:160]
+                where = _without_password(tracking_uri(root))
+                note = f"note: MLflow at {where} did not take the records ({reason}); they wait in {SPOOL}"
+                print(f"{note} for the next command", file=sys.stderr, flush=True)
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 class Shipper:
@@ -169,6 +183,9 @@ class Shipper:
     def __init__(self, root: Path) -> None:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ["DO_NOT_TRACK"] = "true"
+        # A server that is away costs seconds, not minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         import logging
 
         from mlflow import MlflowClient

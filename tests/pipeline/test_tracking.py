@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from marl_pipeline.pipeline import tracking
-from marl_pipeline.pipeline.tracking import SPOOL, Shipper, SpoolRecorder, flatten, git_tags, metric_name
+from marl_pipeline.pipeline.tracking import (
+    SPOOL,
+    Shipper,
+    SpoolRecorder,
+    flatten,
+    git_tags,
+    metric_name,
+    ship_unless_shipped,
+)
 
 
 @pytest.fixture
@@ -127,3 +135,17 @@ def test_sections_are_flattened_with_numbered_lists() -> None:
 
 def test_outside_git_the_commit_is_unknown(tmp_path: Path) -> None:
     assert git_tags(tmp_path) == {"git_sha": "unknown", "git_dirty": "unknown"}
+
+
+def test_a_server_that_is_away_costs_one_line_and_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with SpoolRecorder(tmp_path, "run", {}, {}) as recorder:
+        recorder.log_metrics({"a": 1.0})
+    ship_unless_shipped(tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("note: MLflow at http://127.0.0.1:9 did not take the records")
+    assert list((tmp_path / ".marl").rglob("events.jsonl")), "the records wait"
