@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run repro test test-slow check lint types imports dependencies figures format lock clean
+.PHONY: help setup run repro test test-slow check lint types imports dependencies figures mutants format lock clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ lock: setup ## Resolves requirements.lock again, keeping what still fits
 	@{ echo "# Versions that work together on Python 3.11, CPU and CUDA alike. Made by \`make lock\` from pyproject.toml."; \
 		sed 's/+cpu$$//' $(LOCK).new; } > $(LOCK)
 	@rm -f $(LOCK).new
+
+mutants: setup ## Plants small faults one at a time and lists those that no test notices (ARGS="--sample 2 --jobs 2")
+	@$(BIN)/python tools/mutants.py $(ARGS)
 
 figures: setup ## Makes the figures of README and docs again (ONLY="name ...")
 	@$(BIN)/marl figures $(ONLY)
