@@ -1,4 +1,4 @@
-"""`marl serve`: the deployments, for a schedule and for runs triggered from the Prefect UI."""
+"""`marl schedule`: the deployments, for a schedule and for runs triggered from the Prefect UI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Prefect server beside `marl serve` and `marl open prefect`, unless one is running or configured."""
+"""A Prefect server beside `marl schedule` and `marl open prefect`, unless one is running or configured."""
 
 from __future__ import annotations
 

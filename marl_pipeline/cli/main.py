@@ -37,8 +37,6 @@ def bench_() -> None:
     """A group even with one command."""
 
 
-training.register(app, env, bench)
-
 RESUME, INTERRUPTED = "interrupted; run again to resume", 130
 
 SUMMARY = Path("reports/rl_validation_summary.json")
@@ -81,6 +79,9 @@ def run(
 
     run_flow()
     _print_summary(root, as_json)
+
+
+training.register(app, env, bench)
 
 
 @app.command()
@@ -170,9 +171,9 @@ def open_(what: Annotated[Literal["report", "mlflow", "prefect"], typer.Argument
         _serve_page(what, root)
 
 
-@app.command()
-def serve() -> None:
-    """Serves the flows: the quarterly schedule, and runs triggered from the Prefect UI."""
+@app.command("schedule")
+def schedule_() -> None:
+    """Serves the flows to Prefect until Ctrl-C: the quarterly schedule, and runs triggered from the Prefect UI."""
     root = repository()
     os.chdir(root)
     from flows.environment import prepare
