@@ -170,6 +170,7 @@ def experience(
         reward=shaped(torch.tensor(reward)),
         discount=torch.zeros(steps, 1, 1),
         cut=torch.ones(steps, 1, dtype=torch.bool),
+        truncated=torch.zeros(steps, 1, 1, dtype=torch.bool),
         cut_value=torch.zeros(steps, 1, 1),
         last_value=torch.zeros(1, 1),
     )
