@@ -25,7 +25,6 @@ from marl_pipeline.nn.distributions import Distribution
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.nn.value_norm import ValueNorm
 
-
 ROUNDINGS = 16
 """A deviation of so many roundings of the mean is none: the mean of equal numbers is off by up to 5."""
 
