@@ -25,6 +25,9 @@ from marl_pipeline.nn.distributions import Distribution
 from marl_pipeline.nn.reduction import ALONE, Reduction
 from marl_pipeline.nn.value_norm import ValueNorm
 
+ROUNDINGS = 16
+"""A deviation of so many roundings of the mean is none: the mean of equal numbers is off by up to 5."""
+
 
 class PPOSettings(Section):
     """PPO, and independent PPO (de Witt et al. 2020) where there are several agents: every agent has a local critic.
@@ -333,10 +336,11 @@ class PPO:
 
 
 def _standardise(advantage: Tensor, acts: Tensor, reduction: Reduction) -> Tensor:
-    """Zero mean and unit variance over the agents that acted; 0 elsewhere."""
+    """Zero mean and unit variance over the agents that acted; 0 elsewhere, and everywhere if all are equal."""
     mean, variance = reduction.moments(advantage[acts])
+    rounding = ROUNDINGS * torch.finfo(advantage.dtype).eps * mean.abs()
     scaled = (advantage - mean) / variance.sqrt().clamp(min=1e-8)
-    return torch.where(acts, scaled, 0.0)
+    return torch.where(acts & (variance > rounding.square()), scaled, 0.0)
 
 
 def sequences(stored: Tensor, chunk: int) -> Tensor:

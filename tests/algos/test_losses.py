@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.rollout import Experience
-from marl_pipeline.algos.ppo import PPO, Batch, Losses
+from marl_pipeline.algos.ppo import PPO, Batch, Losses, _standardise
 from marl_pipeline.nn.distributions import Categorical
+from marl_pipeline.nn.reduction import ALONE
 from marl_pipeline.nn.value_norm import ValueNorm
 from tests.algos.learners import settings
 
@@ -169,6 +170,7 @@ def experience(
         reward=shaped(torch.tensor(reward)),
         discount=torch.zeros(steps, 1, 1),
         cut=torch.ones(steps, 1, dtype=torch.bool),
+        truncated=torch.zeros(steps, 1, 1, dtype=torch.bool),
         cut_value=torch.zeros(steps, 1, 1),
         last_value=torch.zeros(1, 1),
     )
@@ -237,3 +239,18 @@ def test_mappo_judges_in_units_of_reward_and_teaches_in_standardised_ones():
     assert figures["value_loss"] == pytest.approx((0.5 * 1.5**2 + 0.5 * 0.5**2) / 2, abs=1e-4)
     assert policy.logits.grad[:, 0].tolist() == pytest.approx([0.125, -0.125], abs=1e-4)
     assert figures["explained_variance"] == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 175, 2048, 9600, 100_003])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -7.77, 1e4 / 3, 1e-12, 3.3e9])
+def test_equal_advantages_teach_nothing(count, value):
+    """The mean of equal numbers is off by a rounding, which must not be divided by itself."""
+    equal = torch.full((count, 1, 1), value)
+    assert not bool(_standardise(equal, torch.ones_like(equal, dtype=torch.bool), ALONE).any())
+
+
+def test_advantages_that_differ_by_little_are_standardised_all_the_same():
+    near = torch.tensor([1000.0, 1000.1, 1000.2, 50.0]).reshape(4, 1, 1)
+    acts = torch.tensor([True, True, True, False]).reshape(4, 1, 1)
+    wanted = torch.tensor([-1.5, 0.0, 1.5, 0.0]).sign() * 1.5**0.5
+    torch.testing.assert_close(_standardise(near, acts, ALONE).flatten(), wanted, atol=2e-3, rtol=0)
