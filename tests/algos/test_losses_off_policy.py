@@ -70,7 +70,8 @@ def seen(*leading: int, mask: list | None = None, acts: list | None = None) -> S
     if mask is not None:
         allowed = allowed & torch.tensor(mask)
     live = torch.ones(*leading, 2, dtype=torch.bool)
-    return Seen({"x": torch.zeros(*leading, 2, 1)}, allowed, live if acts is None else torch.tensor(acts), live)
+    deciding = live if acts is None else torch.tensor(acts)
+    return Seen({"x": torch.zeros(*leading, 2, 1)}, allowed, deciding, live, torch.zeros_like(live))
 
 
 def idqn(**changes: object) -> IDQN:
@@ -299,6 +300,7 @@ def view(rows: int = 1, acts: list[list[bool]] | None = None, present: list[list
         mask={"driver": torch.ones(rows, 2, 0, dtype=torch.bool)},
         acts={"driver": live if acts is None else torch.tensor(acts)},
         present={"driver": live if present is None else torch.tensor(present)},
+        truncated={"driver": torch.zeros(rows, 2, dtype=torch.bool)},
     )
 
 
