@@ -17,7 +17,7 @@ from tests.algos.targets import Targets
 
 PLAIN = ActorCriticSettings(
     hidden=(8, 8), activation="tanh", normalise_inputs=False, actor_gain=0.01, log_std=0.0, recurrence="none",
-    share_parameters=True, agent_heads=False,
+    share_parameters=True, agent_heads=False, layer_norm=False,
 )  # fmt: skip
 
 

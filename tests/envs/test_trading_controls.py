@@ -36,7 +36,8 @@ SETTINGS = PPOSettings.model_validate(
         "gae_lambda": 0.9, "clip": 0.2, "entropy": 0.003, "value_coefficient": 0.5, "huber_delta": 10.0,
         "normalise_values": False, "max_grad_norm": 0.5, "target_kl": 0.05, "reward": "agent",
         "network": {
-            "hidden": [32, 32], "activation": "tanh", "normalise_inputs": False, "actor_gain": 0.01, "log_std": 0.0,
+            "hidden": [32, 32], "activation": "tanh", "normalise_inputs": False, "layer_norm": False,
+            "actor_gain": 0.01, "log_std": 0.0,
             "recurrence": "none", "share_parameters": True,
             "agent_heads": False,
         },

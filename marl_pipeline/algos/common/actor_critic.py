@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.config import Positive
@@ -39,12 +40,15 @@ class ActorCriticSettings(NetworkSettings):
 
     Attributes:
         normalise_inputs: rows and states less their running mean, over their running deviation.
+        layer_norm: layer normalisation (Ba et al. 2016) of what the first layer makes of a row, before its activation;
+            of the row itself it would remove level and scale.
         actor_gain: of the actor's last layer; small, so that the first policy is nearly uniform.
         log_std: initial log deviation of a Gaussian policy, before the squashing.
         agent_heads: the output is a layer that all agents share plus a correction for each that starts at zero.
     """
 
     normalise_inputs: bool
+    layer_norm: bool
     actor_gain: Positive
     log_std: float
     agent_heads: bool
@@ -72,6 +76,7 @@ class ActorCriticNetwork(nn.Module):
         super().__init__()
         sets, width = settings.sets(agents), settings.hidden[-1]
         self.first = first
+        self.layer_norm = settings.layer_norm
         self.trunk = Trunk(
             settings, sets=sets, initial=orthogonal(GAIN), recurrent_initial=orthogonal(), generator=generator
         )
@@ -80,6 +85,8 @@ class ActorCriticNetwork(nn.Module):
 
     def finish(self, first: Tensor, state: RecurrentState | None) -> tuple[Tensor, Tensor | None]:
         """[..., A, width] of the first layer to outputs [..., A, outputs], and the memory by then."""
+        if self.layer_norm:
+            first = functional.layer_norm(first, first.shape[-1:])
         rows, memory = self.trunk(first, state)
         return self.output(rows).float(), memory
 

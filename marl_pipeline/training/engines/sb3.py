@@ -184,6 +184,11 @@ def _ppo(task: Task, settings: PPOSettings, rows: StableBaselines3VecEnv, seed: 
 
 
 def _networks(network: ActorCriticSettings) -> dict[str, Any]:
+    """Raises:
+    UserError: a layer that the library's networks do not have.
+    """
+    if network.layer_norm:
+        raise UserError("engine sb3: network.layer_norm must be false: choose engine torch")
     return {
         "net_arch": {"pi": list(network.hidden), "vf": list(network.hidden)},
         "activation_fn": ACTIVATIONS[network.activation],
