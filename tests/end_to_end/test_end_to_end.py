@@ -130,16 +130,16 @@ def test_a_run_interrupted_in_every_way_ends_in_the_same_bytes_and_leaves_no_pro
         for process, words in processes_in(root).items():
             if "marl_pipeline.pipeline.warm" in words:
                 process.kill()
-        wait_for_checkpoint(root, "train_symbol_agents@0", run)
-        assert kill_stage(root, "train_symbol_agents@0")
+        wait_for_checkpoint(root, "train_symbol_agents@hierarchy-0", run)
+        assert kill_stage(root, "train_symbol_agents@hierarchy-0")
         assert run.wait() == 2
     with running(root) as run:
-        wait_for_checkpoint(root, "train_master@0", run)
+        wait_for_checkpoint(root, "train_master@hierarchy-0", run)
         run.send_signal(signal.SIGINT)
         assert run.wait() == 130
     assert_empty(root)
     with running(root) as run:
-        wait_for_checkpoint(root, "fine_tune@0", run)
+        wait_for_checkpoint(root, "fine_tune@hierarchy-0", run)
         run.kill()
         run.wait()
     assert_empty(root)
