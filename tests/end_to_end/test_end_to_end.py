@@ -134,12 +134,12 @@ def test_a_run_interrupted_in_every_way_ends_in_the_same_bytes_and_leaves_no_pro
         assert kill_stage(root, "train_symbol_agents@hierarchy-0")
         assert run.wait() == 2
     with running(root) as run:
-        wait_for_checkpoint(root, "train_master@hierarchy-0", run)
+        wait_for_output(root, "models/rl/symbol_agents/hierarchy/seed_0", run)
         run.send_signal(signal.SIGINT)
         assert run.wait() == 130
     assert_empty(root)
     with running(root) as run:
-        wait_for_checkpoint(root, "fine_tune@hierarchy-0", run)
+        wait_for_output(root, "models/rl/master/hierarchy/seed_0", run)
         run.kill()
         run.wait()
     assert_empty(root)
@@ -172,6 +172,13 @@ def running(root: Path) -> Iterator[subprocess.Popen[bytes]]:
 def wait_for_checkpoint(root: Path, name: str, run: subprocess.Popen[bytes]) -> None:
     while not any((root / ".marl" / "checkpoints" / name).rglob("state.pt")):
         assert run.poll() is None, f"the run ended before {name} had a checkpoint"
+        time.sleep(0.01)
+
+
+def wait_for_output(root: Path, path: str, run: subprocess.Popen[bytes]) -> None:
+    """Until a stage has left what the next one reads."""
+    while not (root / path).exists():
+        assert run.poll() is None, f"the run ended without {path}"
         time.sleep(0.01)
 
 
