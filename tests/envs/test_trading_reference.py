@@ -114,7 +114,9 @@ def compare(env: TradingEnv, e: int, game: PlainGame, before: list[float], step:
         assert bool(tripped) == ("kill switch" in account.events)
         group = "master" if env.rules.pooled else "symbols"
         floor = 1e-6 * account.capital
-        expected = np.log(max(equity, floor) / max(before[a], floor)) * env.params.reward_scale
+        ruined = before[a] <= floor  # out of the game, whatever its position is worth later
+        growth = 0.0 if ruined else float(np.log(max(equity, floor) / before[a]))
+        expected = growth * env.params.reward_scale
         assert float(step.groups[group].reward[e, a]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
