@@ -6,17 +6,17 @@ Algorithms and engines are imported by name: the source that a strategy's own on
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.common.algorithm import Algorithm, Policy
+from marl_pipeline.algos.common.episodes import episode_steps
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.data.windows import Span, Window, active_version, split
 from marl_pipeline.envs.protocol import Environment
@@ -33,7 +33,7 @@ from marl_pipeline.strategies.kind import Learned, Work
 from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
 from marl_pipeline.training.engines.task import Task, load_policy
-from marl_pipeline.training.loop import Played
+from marl_pipeline.training.loop import EpisodeResults
 
 EVALUATIONS = 20
 """Of a run, on the validation span."""
@@ -153,12 +153,8 @@ class Venue:
         return kind(self.market.view, environment.groups)
 
 
-@torch.no_grad()
-def net_log_growth(venue: Venue, span: Span, policy: Policy) -> Played:
+def net_log_growth(venue: Venue, span: Span, policy: Policy) -> EpisodeResults:
     """The logarithm of what a policy's mode makes of 1 over the span, after all costs, whatever its reward is."""
     environment, trading = venue.portfolio(span)
-    timestep, memory = environment.reset(), policy.start(1)
-    while not bool(timestep.done.all()):
-        actions, memory = policy.act(timestep, memory, None)
-        timestep = environment.step(actions)
-    return Played((trading.book.equity[:, 0] / trading.params.initial_cash).clamp(min=1e-9).log())
+    deque(episode_steps(environment, policy, environment.reset()), maxlen=0)
+    return EpisodeResults((trading.book.equity[:, 0] / trading.params.initial_cash).clamp(min=1e-9).log())

@@ -8,7 +8,7 @@ import pytest
 
 from marl_pipeline.algos import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.signs import EPISODE, Signs
 
 STEPS = 32_000

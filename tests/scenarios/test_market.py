@@ -14,7 +14,7 @@ from marl_pipeline.data.windows import split
 from marl_pipeline.envs.protocol import MultiDiscrete
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_episodes, greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_episodes, greedy_returns
 from marl_pipeline.experiments.execution import load, train
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.pipeline import overlay

@@ -32,7 +32,7 @@ from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.errors import UserError
-from marl_pipeline.scenarios.scenario import Scenario, random_play
+from marl_pipeline.scenarios.scenario import Scenario, random_policy
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.models import load_embeddings, load_signals
 from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
@@ -111,7 +111,7 @@ def scenario_of(
         test=lambda num_envs, seed: make(spans.validation, num_envs, seed),
         read=lambda: inputs(view, make(train, 1, 0).groups),
         metrics=_metrics(params.market.initial_cash),
-        baselines={"random": random_play, "hold": lambda groups, seed: Holding(groups)},
+        baselines={"random": random_policy, "hold": lambda groups, seed: Holding(groups)},
         identify=lambda: {
             "source": source,
             "data": _digest(dataset),

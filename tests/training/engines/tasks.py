@@ -19,10 +19,10 @@ from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.envs.protocol import Environment
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from marl_pipeline.progress import silent
 from marl_pipeline.training.engines.task import Task
-from marl_pipeline.training.loop import Played
+from marl_pipeline.training.loop import EpisodeResults
 
 EPISODES = 256
 PRESETS = Path(marl_pipeline.algos.__file__).parent / "presets"
@@ -38,8 +38,8 @@ def preset(algorithm: str, **changes: Any) -> PPOSettings:
     return kind.model_validate(values)
 
 
-def greedy(make: Callable[[int, int], Environment], policy: Policy) -> Played:
-    return Played(greedy_returns(make(EPISODES, 7), policy))
+def greedy(make: Callable[[int, int], Environment], policy: Policy) -> EpisodeResults:
+    return EpisodeResults(greedy_returns(make(EPISODES, 7), policy))
 
 
 def task(algorithm: str, settings: PPOSettings, make: Callable[[int, int], Environment], **fields: Any) -> Task:
