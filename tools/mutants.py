@@ -70,7 +70,7 @@ COVERED_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("algos/common/value_learning.py", (*VALUES, "tests/algos/test_off_policy.py")),
     ("algos/common/off_policy.py", (*VALUES, "tests/algos/test_off_policy.py")),
     ("algos/common/schedules.py", ("tests/algos",)),
-    ("algos/registry.py", ("tests/algos/test_registry.py",)),
+    ("agents/registry.py", ("tests/agents/test_registry.py",)),
     ("algos", ("tests/algos",)),
     ("agents", ("tests/agents", "tests/training/test_hierarchy.py", "tests/scenarios")),
     ("evaluation", ("tests/evaluation", "tests/reporting")),

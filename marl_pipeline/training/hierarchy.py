@@ -28,7 +28,7 @@ from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.config import FineTuneParams, TrainMasterParams, TrainSymbolAgentsParams, explain
 from marl_pipeline.data.regime import calmness, liquidity
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.envs.staged import StagedEnvironment
 from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
@@ -315,12 +315,14 @@ def _train(
     validation = (
         market.environment(mode, validation_span, num_envs=1, episode=None, seed=0) if validation_span else None
     )
+    with closing(make(1, 0)) as environment:
+        inputs = market.inputs(environment.groups)
     task = Task(
         algorithm="hierarchy",
         settings=settings,
         build=Hierarchy,
         make=make,
-        inputs=market.inputs(make(1, 0).groups),
+        inputs=inputs,
         num_envs=num_envs,
         seed=stream_seed(seed, label),
         timesteps=timesteps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.common.replay import Replay
 from marl_pipeline.algos.on_policy import OnPolicy

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.signs import EPISODE, Signs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common import episodes
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.errors import UserError

@@ -10,7 +10,7 @@ import torch
 from checkouts import small_checkout
 from torch import Tensor, nn
 
-from marl_pipeline.algos import registry as algorithms
+from marl_pipeline.agents import registry as algorithms
 from marl_pipeline.envs.matrix.games import two_step
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.errors import UserError
