@@ -198,8 +198,8 @@ def page(findings: list[Finding], seeds: int) -> str:
             "# What tests of learning find, seed by seed",
             "",
             f"Seeds 0 to {seeds - 1}; then the same seeds with initial weights changed by a relative {PERTURBATION:g},",
-            "as another processor changes them. The margin is from the bound to the worst figure that an ordinary run of",
-            "the test can find with any choice of these seeds. A negative one is a test that hangs on its seed, and fails.",
+            "as another processor does. The margin is from the bound to the worst figure that an ordinary run can",
+            "find with any choice of these seeds. A negative one is a test that hangs on its seed, and fails.",
             "",
             f"`pytest -m learning --learning-seeds {seeds} --perturb --learning-report docs/learning_seeds.md`, "
             f"{date.today().isoformat()}, commit {commit}.",
