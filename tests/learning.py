@@ -9,11 +9,11 @@ outcome would hang on the seeds that happen to be chosen, and writes the table o
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Finding:
         used = "one seed" if self.used == 1 else f"median of {self.used}"
         return (
             f"| `{place}` | {self.figure} | {used} {sign} {self.bound:g} | {told(self.plain)} | "
-            f"{told(self.perturbed)} | {self.margin:.3g} |"
+            f"{told(self.perturbed)} | {self.margin:.3g} | {commit()} |"
         )
 
 
@@ -187,12 +187,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for finding in findings:
             terminalreporter.write_line(finding.row)
     if path is not None:
-        path.write_text(page(findings, config.getoption("--learning-seeds")))
+        kept = path.read_text() if path.exists() else ""
+        path.write_text(page(findings, config.getoption("--learning-seeds"), kept))
 
 
-def page(findings: list[Finding], seeds: int) -> str:
-    """The table as a page."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+@functools.cache
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+def page(findings: list[Finding], seeds: int, kept: str) -> str:
+    """The table as a page; rows of the page that is there stay where they were not found again."""
+    rows = {tuple(row.split(" | ")[:2]): row for row in kept.splitlines() if row.startswith("| `")}
+    rows |= {tuple(finding.row.split(" | ")[:2]): finding.row for finding in findings}
     return "\n".join(
         [
             "# What tests of learning find, seed by seed",
@@ -201,12 +208,12 @@ def page(findings: list[Finding], seeds: int) -> str:
             "as another processor does. The margin is from the bound to the worst figure that an ordinary run can",
             "find with any choice of these seeds. A negative one is a test that hangs on its seed, and fails.",
             "",
-            f"`pytest -m learning --learning-seeds {seeds} --perturb --learning-report docs/learning_seeds.md`, "
-            f"{date.today().isoformat()}, commit {commit}.",
+            f"`pytest -m learning --learning-seeds {seeds} --perturb --learning-report docs/learning_seeds.md`; the last",
+            "column is the commit of the code that ran. A run of some tests replaces their rows.",
             "",
-            "| test | figure | asserted | min / median / max | perturbed | margin |",
-            "|---|---|---|---|---|---|",
-            *[finding.row for finding in sorted(findings, key=lambda finding: (finding.test, finding.figure))],
+            "| test | figure | asserted | min / median / max | perturbed | margin | commit |",
+            "|---|---|---|---|---|---|---|",
+            *(row for _, row in sorted(rows.items())),
             "",
         ]
     )

@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of tests that a fault is shown to")
     parser.add_argument("--fresh", action="store_true", help="plants faults again whose end is known")
     parser.add_argument("--survivors", action="store_true", help="plants those again that were not killed")
+    parser.add_argument("--trace", action="store_true", help="traces the tests that have changed, and plants none")
     parser.add_argument("--list", action="store_true", help="names the faults and plants none")
     parser.add_argument("--report", type=Path, default=report.PAGE)
     given = parser.parse_args()
@@ -94,6 +95,8 @@ def main() -> None:
     warm_up()
     paths = test_files()
     runs.trace([path for path in paths if not kept_at(path).exists()], given.jobs)
+    if given.trace:
+        return
     reach = Reach.load(paths)
     known = {} if given.fresh else known_outcomes()
     if given.survivors:
