@@ -22,8 +22,14 @@ COMPILED = ("envs/trading/compiled/kernel/", "envs/trading/compiled/engine.py")
 """Machine code is not traced: who calls the engine reaches its kernel."""
 
 
+FOLDERS = ("agents", "algos", "data", "diagnostics", "envs", "evaluation", "reporting", "scenarios", "training")
+"""Of tests/: those that call what faults are planted in and start no processes of their own."""
+SELECTED = "not slow and not learning"
+"""Tests of learning are left out: they take long, and known answers should notice what they would."""
+
+
 def test_files() -> list[Path]:
-    return sorted((ROOT / "tests").rglob("test_*.py"))
+    return sorted(path for folder in FOLDERS for path in (ROOT / "tests" / folder).rglob("test_*.py"))
 
 
 def kept_at(path: Path) -> Path:

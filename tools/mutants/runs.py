@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from tools.mutants.faults import PACKAGE, Mutant
-from tools.mutants.reach import Reach, Tracer
+from tools.mutants.reach import SELECTED, Reach, Tracer
 
 KERNEL = "envs/trading/compiled/"
 FIRST_FILES = 6
@@ -86,7 +86,7 @@ def run_pytest(arguments: Sequence[str], plugin: object) -> int:
         "mutants", derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
     )
     settings.load_profile("mutants")
-    quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", "not slow"]
+    quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", SELECTED]
     return int(pytest.main([*quiet, *arguments], plugins=[plugin]))
 
 
