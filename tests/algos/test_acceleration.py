@@ -43,9 +43,9 @@ def learner(name: str, given: Mapping[str, Any] | None = None, seed: int = 0, **
     return registry.build(name, environment, inputs, settings, seed=seed, timesteps=10_000)
 
 
-def after(algorithm: Algorithm, turns: int) -> dict[str, float]:
-    for _ in range(turns):
-        metrics = algorithm.advance().metrics
+def after(algorithm: Algorithm, iterations: int) -> dict[str, float]:
+    for _ in range(iterations):
+        metrics = algorithm.iterate().metrics
     return dict(metrics)
 
 
@@ -54,16 +54,16 @@ def test_every_algorithm_is_here() -> None:
 
 
 def rounding(name: str, given: Mapping[str, Any] | None, seed: int) -> float:
-    """By how much bfloat16 changes the figures of each of four turns at most: 1 is a tenth and 0.05.
+    """By how much bfloat16 changes the figures of each of four iterations at most: 1 is a tenth and 0.05.
 
-    Every turn starts from where the exact run is: on its own the rounded one soon acts otherwise, because Adam's first
-    steps follow the signs of gradients, the smallest included, and near ties between actions fall the other way.
+    Every iteration starts from where the exact run is: on its own the rounded one soon acts otherwise, because Adam's
+    first steps follow the signs of gradients, the smallest included, and near ties between actions fall the other way.
     """
     exact, rounded = learner(name, given, seed), learner(name, given, seed, precision="bfloat16")
     worst = 0.0
     for _ in range(4):
         rounded.load_state_dict(deepcopy(exact.state_dict()))
-        right, found = dict(exact.advance().metrics), dict(rounded.advance().metrics)
+        right, found = dict(exact.iterate().metrics), dict(rounded.iterate().metrics)
         assert found != right
         assert found.keys() == right.keys()
         worst = max(worst, *(abs(found[key] - right[key]) / (0.1 * abs(right[key]) + 0.05) for key in right))

@@ -67,7 +67,7 @@ def test_the_value_of_who_has_left_is_learned(name: str, critic: str | None, ove
         learner = registry.build(name, environment, inputs, settings, seed=seed, timesteps=16 * 5 * 200)
         assert isinstance(learner, OnPolicy)
         for _ in range(200):
-            learner.advance()
+            learner.iterate()
         group = learner.groups["pair"]
         assert group.norm is not None
         clock, state = torch.tensor([[[1.0, 0.5], [1.0, 0.5]]]), torch.tensor([[0.5, 1.0]])

@@ -21,12 +21,12 @@ def earned(name: str, width: int, seed: int) -> float:
         name, environment, DenseInputs(environment.groups), chosen.settings, seed=seed, timesteps=STEPS
     )
     for _ in range(STEPS // (chosen.envs * chosen.settings.horizon)):
-        algorithm.advance()
+        algorithm.iterate()
     return float(greedy_returns(Signs(64, 1000 + seed, width), algorithm.policy).mean())
 
 
 @pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("name", ["ippo", "mappo"])
-def test_a_number_is_seen_whatever_its_fellows(name: str, width: int, over_seeds: OverSeeds) -> None:
+def test_a_number_is_seen_whatever_the_others(name: str, width: int, over_seeds: OverSeeds) -> None:
     """Two equal numbers, or one alone, have no shape but a level: layer normalisation would make zeros of them."""
     over_seeds(lambda seed: earned(name, width, seed), at_least=EPISODE)
