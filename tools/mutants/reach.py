@@ -64,7 +64,7 @@ class Tracer:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
-        self._began = time.perf_counter()
+        self._began = time.process_time()
         sys.setprofile(self._profile)
         try:
             return (yield)
@@ -82,7 +82,7 @@ class Tracer:
             return result
         finally:
             sys.setprofile(None)
-            seconds = time.perf_counter() - self._began
+            seconds = time.process_time() - self._began
             self.tests[item.nodeid] = {"seconds": seconds, "passed": passed, "reached": sorted(self._names())}
 
     def save(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class Tracer:
 
 @dataclass(frozen=True)
 class Reach:
-    """For each test its seconds, and for each function the tests that call it.
+    """For each test its seconds of CPU, and for each function the tests that call it.
 
     What a file's fixtures call is reached by all of its tests, because a fixture may be made for the first of them.
     """

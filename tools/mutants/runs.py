@@ -12,6 +12,7 @@ import importlib.abc
 import importlib.machinery
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -29,6 +30,10 @@ from tools.mutants.faults import PACKAGE, Mutant
 from tools.mutants.reach import SELECTED, Reach, Tracer
 
 KERNEL = "envs/trading/compiled/"
+ALLOWED = 20.0
+"""Seconds of CPU that a process may take besides five times what its tests take without a fault."""
+ASLEEP = 1800.0
+"""Seconds after which one that waits for something is ended."""
 FIRST_FILES = 6
 """So many test files are collected in a fault's first process: the others only if it outlives those."""
 
@@ -110,13 +115,15 @@ def tested(tests: Sequence[str], mutant: Mutant | None, told: Path) -> None:
     told.write_text(json.dumps({"failed": witness.failed, "status": status, "ran": witness.ran}))
 
 
-def forked(work: Callable[[], None], log: Path) -> int:
-    """Starts a process that does the work and ends; its number."""
+def forked(work: Callable[[], None], log: Path, seconds: float | None = None) -> int:
+    """Starts a process that does the work and ends, at the latest after so many seconds of CPU; its number."""
     child = os.fork()
     if child:
         return child
     try:
         os.setsid()
+        if seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -149,11 +156,10 @@ class Job:
     child: int = 0
     began: float = 0.0
     started: float = 0.0
-    limit: float = 0.0
 
 
 def parts_of(tests: Sequence[str], reach: Reach, budget: float) -> list[list[str]]:
-    """Tests of about `budget` seconds: those of the first few files, then the others."""
+    """Tests of about `budget` seconds of CPU: those of the first few files, then the others."""
     order, spent = [], 0.0
     for test in tests:
         spent += reach.seconds[test]
@@ -198,21 +204,23 @@ def _start(job: Job, reach: Reach) -> None:
     tests, told = job.parts.pop(0), job.folder / "told.json"
     told.unlink(missing_ok=True)
     compiles = 240.0 if job.mutant.path.startswith(KERNEL) else 0.0
-    job.limit = 60.0 + 8.0 * sum(reach.seconds[test] for test in tests) + compiles
+    seconds = ALLOWED + 5.0 * sum(reach.seconds[test] for test in tests) + compiles
     job.started = time.monotonic()
-    job.child = forked(lambda: tested(tests, job.mutant, told), job.folder / "log")
+    job.child = forked(lambda: tested(tests, job.mutant, told), job.folder / "log", seconds)
 
 
 def _look(job: Job, reach: Reach) -> End | None:
     """How it ended, or None while it runs."""
-    done, _ = os.waitpid(job.child, os.WNOHANG)
+    done, status = os.waitpid(job.child, os.WNOHANG)
     seconds = time.monotonic() - job.began
     if not done:
-        if time.monotonic() - job.started < job.limit:
+        if time.monotonic() - job.started < ASLEEP:
             return None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.child, signal.SIGKILL)
         os.waitpid(job.child, 0)
+        return End("timeout", "", seconds)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
         return End("timeout", "", seconds)
     told = job.folder / "told.json"
     if not told.exists():  # the process died: a crash is noticed
