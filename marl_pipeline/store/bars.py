@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,3 +107,19 @@ def save_table(file: Path, table: pd.DataFrame) -> None:
 def load_table(file: Path) -> pd.DataFrame:
     """One table that `save_table` wrote, its moments in datetime64[us]."""
     return pd.read_parquet(file, engine="pyarrow")
+
+
+def replace_table(file: Path, table: pd.DataFrame) -> None:
+    """Writes one table as `save_table` does, whole or not at all.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be written to.
+    """
+    partial = file.with_name(f".partial-{file.name}")
+    try:
+        save_table(partial, table)
+        os.replace(partial, file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
