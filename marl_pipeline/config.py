@@ -357,7 +357,7 @@ class FineTuneParams(Section):
 
 
 class WalkForwardParams(Section):
-    """`windows` numbers the equal parts the test span is cut into: one DVC stage each."""
+    """`windows` numbers the equal parts the test span is split into: one DVC stage each."""
 
     windows: Annotated[tuple[int, ...], Field(min_length=1)]
     tune_bars: Count
@@ -413,7 +413,7 @@ class GatesParams(Section):
 
 
 class ReportParams(Section):
-    """`primary` is the strategy that the gates judge."""
+    """`primary` is the strategy that the gates are applied to."""
 
     primary: str
     bootstrap_samples: Annotated[int, Field(ge=100)]

@@ -1,4 +1,4 @@
-"""What every command shares: the repository it works in, JSON that is JSON, and mistakes told in one line."""
+"""What every command shares: the repository it works in, JSON that is JSON, and mistakes reported in one line."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def bench_market(
         market, params.train_master.directives, device=device, sizes=sizes, seconds=seconds
     ):
         measured.append(row)
-        print(f"{row.system}: {market_bench.told(row)}", file=sys.stderr, flush=True)
+        print(f"{row.system}: {market_bench.words(row)}", file=sys.stderr, flush=True)
     if as_json:
         print_json(market_bench.as_json(measured))
         return
