@@ -82,7 +82,7 @@ def save_companions(folder: Path, companions: Companions, info: Mapping[str, Any
 def load_companions(folder: Path) -> Companions:
     """The companions that `save_companions` wrote."""
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
-    found = {name: load_table(file) if file.exists() else None for name, file in tables.items()}
+    found: dict[str, Any] = {name: load_table(file) if file.exists() else None for name, file in tables.items()}
     return Companions(**found, benchmark_name=str(load_info(folder)["benchmark"]))
 
 
