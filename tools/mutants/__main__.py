@@ -75,9 +75,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--only", nargs="*", default=[], help="files or folders under marl_pipeline/")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--budget", type=float, default=60.0, help="seconds of CPU of the tests shown to it"
-    )
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of CPU of the tests shown to it")
     parser.add_argument("--fresh", action="store_true", help="plants faults again whose end is known")
     parser.add_argument("--survivors", action="store_true", help="plants those again that were not killed")
     parser.add_argument("--trace", action="store_true", help="traces the tests that have changed, and plants none")
