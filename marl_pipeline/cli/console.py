@@ -13,6 +13,15 @@ from marl_pipeline.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", "-p", help="A name in profiles/ or a YAML file; laid over the quickstart profile."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
+]
+
 
 def repository() -> Path:
     """The repository that the working directory is in.
