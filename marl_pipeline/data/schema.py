@@ -360,9 +360,7 @@ def _stamps(table: Table, column: str, mapped: Mapping[str, str], notes: list[st
         times = times_of_day(table.frame[name]) if plain(name) != "timestamp" else None
         if times is not None and _whole_days(values):
             notes.append(f"columns '{column}' and '{name}' joined: date and time of day")
-            joined: pd.Series = _texts(values) + " " + times
-            joined.name = column
-            return joined
+            return (_texts(values) + " " + times).rename(column).astype("str")
     return blank_to_null(values)
 
 
