@@ -27,6 +27,7 @@ from marl_pipeline.training.callbacks import (
 from marl_pipeline.training.loop import Callback, Played, Run, train
 from tests.algos.learners import assert_same_bytes, settings
 from tests.algos.toy import Colours
+from tests.learning import OverSeeds
 
 ITERATION = 12 * 16
 """Environment steps of one iteration: the horizon of `settings` in 16 environments."""
@@ -41,11 +42,12 @@ def run(
     *,
     iterations: int = 6,
     environment: Any = None,
+    seed: int = 0,
     checkpoint: Checkpointer | None = None,
     on_step: OnStep = silent,
 ) -> tuple[OnPolicy, Run]:
     environment = environment or Colours(16, 0)
-    algorithm = learner(environment)
+    algorithm = learner(environment, seed)
     done = train(
         algorithm,
         environment,
@@ -208,9 +210,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, at: int) -> None
     assert callbacks[-1].state_dict() == curves
 
 
-def test_figures_become_curves_over_environment_steps() -> None:
-    telemetry = Telemetry()
-    run([telemetry])
-    steps, values = telemetry.curves["workers/reward_per_step"]
-    assert steps == [ITERATION * (k + 1) for k in range(6)]
-    assert values[-1] > values[0] + 0.3
+def test_figures_become_curves_over_environment_steps(over_seeds: OverSeeds) -> None:
+    def gain(seed: int) -> float:
+        telemetry = Telemetry()
+        run([telemetry], environment=Colours(16, seed), seed=seed)
+        steps, values = telemetry.curves["workers/reward_per_step"]
+        assert steps == [ITERATION * (k + 1) for k in range(6)]
+        return values[-1] - values[0]
+
+    over_seeds(gain, at_least=0.3)
