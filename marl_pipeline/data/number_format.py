@@ -57,14 +57,15 @@ THOUSANDS: Mapping[str, str] = {",": ",", ".": r"\.", " ": f"[{BLANKS}]", "'": f
 MAGNITUDES = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12, "\u4e07": 4, "\u4ebf": 8, "%": -2}
 """Powers of ten of what may follow a number."""
 
+CODES = "USD|EUR|GBP|GBX|JPY|CHF|CAD|AUD|NZD|CNY|RMB|HKD|SGD|TWD|INR|KRW|SEK|NOK|DKK|PLN|BRL|MXN|ZAR|TRY|USDT|BTC|ETH"
 CURRENCY = "[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u0e3f\u20bf]"
 MINUS = "[-\u2212\u2012\u2013]"
 AFFIXED = (
     rf"^(?P<bracket>\(?)\s*(?P<sign>(?:[+]|{MINUS})?)\s*"
-    rf"(?P<before>(?:[A-Z]{{0,3}}{CURRENCY}|[A-Z]{{3}})?)\s*(?P<inner>(?:[+]|{MINUS})?)\s*"
+    rf"(?P<before>(?:[A-Z]{{0,3}}{CURRENCY}|{CODES})?)\s*(?P<inner>(?:[+]|{MINUS})?)\s*"
     rf"(?P<core>[.,]?[0-9](?:[0-9.,{QUOTES}{BLANKS}]*[0-9.,])?)(?P<exponent>(?:[eE][+-]?[0-9]+)?)\s*"
     r"(?P<magnitude>(?:[kK]|[mM][nN]?|[bB][nN]?|[tT][nN]?|\x{4e07}|\x{4ebf})?)\s*"
-    rf"(?P<after>(?:%|{CURRENCY}|[A-Z]{{3}})?)\s*(?P<trailing>{MINUS}?)\s*(?P<closed>\)?)$"
+    rf"(?P<after>(?:%|{CURRENCY}|{CODES})?)\s*(?P<trailing>{MINUS}?)\s*(?P<closed>\)?)$"
 )
 INFINITE = r"^[+-]?inf(inity)?$"
 

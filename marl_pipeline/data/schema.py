@@ -365,9 +365,9 @@ def _stamps(table: Table, column: str, mapped: Mapping[str, str], notes: list[st
 
 
 def _texts(values: pd.Series) -> pd.Series:
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return values.dt.strftime("%Y-%m-%d").astype("str")
-    return values.astype("str").str.strip()
+    moments = pd.api.types.is_datetime64_any_dtype(values)
+    texts: pd.Series = values.dt.strftime("%Y-%m-%d") if moments else values
+    return texts.astype("str").str.strip()
 
 
 def _whole_days(values: pd.Series) -> bool:
