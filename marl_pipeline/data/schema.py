@@ -382,7 +382,7 @@ def times_of_day(values: pd.Series) -> pd.Series | None:
     """The column as HH:MM or HH:MM:SS, if it holds times of day (09:30, 9:30 AM, 093000, 930), else None."""
     if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_bool_dtype(values):
         return None
-    if pd.api.types.is_float_dtype(values):
+    if pd.api.types.is_float_dtype(values) or not re.match(r"\s*\d{1,6}(\s*$|:)", str(values.iloc[0])):
         return None
     texts = values.astype("str").str.strip()
     distinct = pd.Series(texts.unique(), dtype="str")
