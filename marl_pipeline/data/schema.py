@@ -13,7 +13,9 @@ import pandas as pd
 
 from marl_pipeline.config import DataParams
 from marl_pipeline.data.calendar import exchange_dates, exchange_zone
+from marl_pipeline.data.calendar_fit import refuse_other_midnight
 from marl_pipeline.data.dataset import TimeArray
+from marl_pipeline.data.spacing import refuse_other_spacing
 from marl_pipeline.data.timestamps import Stamps, day_labels, localise, parse_timestamps
 from marl_pipeline.errors import UserError
 
@@ -70,8 +72,10 @@ def normalise_bars(
         table["symbol"] = default_symbol
     stamps = parse_timestamps(table["timestamp"], origin)
     starts = bar_starts(stamps, params, origin)
+    names = symbols(table["symbol"], origin)
+    refuse_other_spacing(names, stamps.moments, params.frequency, origin)
     columns: dict[str, object] = {
-        "symbol": symbols(table["symbol"], origin),
+        "symbol": names,
         "timestamp": pd.DatetimeIndex(starts).tz_localize("UTC"),
     }
     for name in (*PRICES, "volume"):
@@ -146,6 +150,8 @@ def bar_starts(stamps: Stamps, params: DataParams, origin: str) -> TimeArray:
     labels = day_labels(stamps, zone)
     if labels is not None:
         return labels
+    if stamps.aware:
+        refuse_other_midnight(moments, zone, params.calendar, origin)
     dates = moments.astype("datetime64[D]").astype("datetime64[us]")
     placed = moments if stamps.aware else localise(moments, str(params.timezone), origin)
     return np.where(moments == dates, dates, exchange_dates(placed, zone))
