@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from marl_pipeline.data.calendar import HOUR, part_index, schedule, session_index
+from marl_pipeline.data.calendar import HOUR, schedule, session_index
 from marl_pipeline.data.dataset import TimeArray
 from marl_pipeline.data.hourly import NEUTRAL, expected_hours
 from marl_pipeline.errors import UserError
@@ -35,9 +35,9 @@ FITS = 0.1
 """Bars outside the sessions and sessions without bars, as shares added up, below which a calendar fits."""
 NOTED_SHARE, NOTED_FIT = 0.01, 0.005
 """The same for what is noted only: the holidays of one exchange on the calendar of another."""
-END_SHARE, END_PARTS = 0.8, 3
-"""Share of the parts of sessions that have a bar at their close and none at their open, and the fewest of them,
-from which on stamps name the ends of bars."""
+END_SHARE, END_SESSIONS = 0.8, 3
+"""Share of the sessions that have a bar at their close and none at their open, and the fewest of them, from which on
+stamps name the ends of bars."""
 MOST_STAMPS = 20_000
 """The latest stamps that a calendar is held against."""
 
@@ -115,23 +115,21 @@ def refuse_end_stamps(stamps: TimeArray, calendar: str) -> None:
         stamps: [n] datetime64[us] in UTC.
 
     Raises:
-        UserError: nearly every session (or part of one, around a lunch break) looks like that.
+        UserError: nearly every session looks like that.
     """
     distinct = np.unique(stamps)
     days = schedule(calendar, distinct)
-    opens, closes = days.part_open, days.part_close
-    inside = part_index(distinct, days)
-    index = inside[inside >= 0]
-    number = np.bincount(index, minlength=len(opens))
-    begun = np.zeros(len(opens), dtype=bool)
-    begun[index[distinct[inside >= 0] <= opens[index]]] = True
-    after = np.searchsorted(distinct, closes)
+    session = session_index(distinct, "1Hour", calendar)
+    inside = session >= 0
+    used = np.bincount(session[inside], minlength=len(days.open)) >= 2
+    begun = np.zeros(len(days.open), dtype=bool)
+    begun[session[inside][distinct[inside] <= days.open[session[inside]]]] = True
+    after = np.searchsorted(distinct, days.close)
     last = distinct[np.minimum(after, len(distinct) - 1)]
-    ended = (after < len(distinct)) & (last >= closes) & (last < closes + HOUR)
-    ended[:-1] &= last[:-1] < opens[1:]
-    used = number >= 1
-    if used.sum() >= END_PARTS and (ended & ~begun)[used].mean() >= END_SHARE:
-        first = pd.Timestamp(distinct[inside >= 0][0]).tz_localize("UTC").tz_convert(days.zone)
+    ended = (last >= days.close) & (last < days.close + HOUR)
+    ended[:-1] &= last[:-1] < days.open[1:]
+    if used.sum() >= END_SESSIONS and (ended & ~begun)[used].mean() >= END_SHARE:
+        first = pd.Timestamp(distinct[inside][0]).tz_localize("UTC").tz_convert(days.zone)
         raise UserError(
             f"bars: timestamps name the end of bars, not their start (no bar starts when {calendar} opens, one when it "
             f"closes; the first is {first:%Y-%m-%d %H:%M} there); set data.stamps to end"

@@ -141,7 +141,9 @@ def _grids(flags: Flags, usable: BoolArray) -> Grids:
     flags.columns["off_grid"] = usable & ((where.phase == ODD) | ~on_grid)
     own = own_grid(bars, where, usable)
     stray = usable & ~on_grid & (where.phase != own[rows, where.part])
-    own = np.where((own == NEUTRAL) | (on_grid & (where.phase >= 0))[:, None], market, own)
+    last = np.maximum.accumulate(np.where(usable & (where.phase != NEUTRAL), rows, 0))  # a row that shows a grid
+    keeps = on_grid[last] & (bars.symbol[last] == bars.symbol)
+    own = np.where((own == NEUTRAL) | keeps[:, None], market, own)
     flags.figures["market"], flags.figures["stray"] = here, stray
     extra = where.begins & (here != NEUTRAL) & (clock_phase(bars.stamp) != here)
     extra &= ~np.isin(bars.stamp, grid.openings)

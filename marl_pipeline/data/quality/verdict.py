@@ -83,9 +83,9 @@ def check(
         raise UserError("bars: no rows to check")
     stamps = utc_array(bars["timestamp"])
     refuse_other_spacing(bars["symbol"], stamps, frequency, "bars")
+    note = refuse_other_calendar(stamps, frequency, calendar)
     if frequency != "1Day":
         refuse_end_stamps(stamps, calendar)
-    note = refuse_other_calendar(stamps, frequency, calendar)
     table = sort_bars(bars, calendar=calendar, frequency=frequency)
     flags = find_flags(table, params, adjustment=adjustment)
     not_applied = _not_applied(bars, frequency, adjustment)

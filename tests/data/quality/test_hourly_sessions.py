@@ -1,6 +1,4 @@
-"""Hourly bars of exchanges with lunch breaks, nights and no end, on any grid: what is clean stays, what is not a session
-is named.
-"""
+"""Hourly bars of exchanges with lunch breaks, with nights and without end, on any grid: what is clean stays."""
 
 from __future__ import annotations
 
