@@ -31,7 +31,7 @@ $(READY): $(LOCK) pyproject.toml
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
 		export UV_LINK_MODE=copy; \
 		if [ -n "$(WHEELS)" ]; then export UV_FIND_LINKS="$(WHEELS)"; fi; \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python -r $(LOCK) && \
+		$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r $(LOCK) && \
 		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . ; \
 	else \
 		echo "uv cannot be installed here: pip does it, more slowly"; \

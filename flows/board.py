@@ -53,7 +53,7 @@ class LineBoard:
         self._print(f"{stage}: {outcome}{took} ({done}/{self._stages})")
 
     def _print(self, line: str) -> None:
-        sys.stderr.write(f"{line}\n")  # in one piece: stages speak from several threads
+        sys.stderr.write(f"{line}\n")  # in one piece: stages write from several threads
         sys.stderr.flush()
 
     def __enter__(self) -> Self:

@@ -39,7 +39,7 @@ _BUSY_WAIT, _BUSY_TRIES = 2.0, 150
 
 
 class StageFailedError(Exception):
-    """A stage ended with an error; the message is the line it told the user."""
+    """A stage ended with an error; the message is the line it printed for the user."""
 
 
 class InterruptedStageError(Exception):

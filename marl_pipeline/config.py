@@ -30,13 +30,23 @@ Count = Annotated[int, Field(ge=1)]
 
 def _is_timedelta(value: str) -> str:
     try:
-        pd.Timedelta(value)
+        span = pd.Timedelta(value)
     except ValueError as error:
         raise ValueError(f"not a time span such as '1D' or '15min': {value!r}") from error
+    if not span >= pd.Timedelta(0):
+        raise ValueError(f"a time span must not be negative: {value!r}")
     return value
 
 
 Lag = Annotated[str, AfterValidator(_is_timedelta)]
+
+Lags = Lag | Mapping[str, Lag]
+"""One time span for every column of a file, or one for each column by its name and `*` for the others."""
+
+
+def lag_of(lags: str | Mapping[str, str], column: str) -> str | None:
+    """The time span of one column; None where neither it nor `*` is named."""
+    return lags if isinstance(lags, str) else lags.get(column, lags.get("*"))
 
 
 class Section(BaseModel):
@@ -64,16 +74,25 @@ class SyntheticParams(Section):
 
 
 class AvailabilityParams(Section):
-    """How long after the moment a companion row bears it can be known (a row dated by day bears that day's
-    exchange close)."""
+    """How long after the moment a companion row bears it can be known. A row dated by day bears that day's exchange
+    close, a row of a month or quarter the close of its last day, and a row with a release the release."""
 
     vix: Lag
-    macro: Lag
-    sentiment: Lag
+    macro: Lags
+    sentiment: Lags
+
+
+class CarryForwardParams(Section):
+    """How long a companion's value counts after it became available, if none follows."""
+
+    vix: Lag
+    macro: Lags
+    sentiment: Lags
 
 
 class DataParams(Section):
-    """Where the bars and their companions come from. Each input is a path; `data/not_set` means none."""
+    """Where the bars and their companions come from. Each input is a path; `data/not_set` means none. `start` and `end`
+    bound the bars; the synthetic market and the sample begin where they do by themselves without a `start`."""
 
     source: Literal["sp500_sample", "parquet", "csv", "synthetic", "yfinance"]
     path: str
@@ -91,6 +110,7 @@ class DataParams(Section):
     corporate_actions: str
     membership: str
     availability: AvailabilityParams
+    carry_forward: CarryForwardParams
     start: str | None
     end: str | None
     synthetic: SyntheticParams
@@ -337,7 +357,7 @@ class FineTuneParams(Section):
 
 
 class WalkForwardParams(Section):
-    """`windows` numbers the equal parts the test span is cut into: one DVC stage each."""
+    """`windows` numbers the equal parts the test span is split into: one DVC stage each."""
 
     windows: Annotated[tuple[int, ...], Field(min_length=1)]
     tune_bars: Count
@@ -393,7 +413,7 @@ class GatesParams(Section):
 
 
 class ReportParams(Section):
-    """`primary` is the strategy that the gates judge."""
+    """`primary` is the strategy that the gates are applied to."""
 
     primary: str
     bootstrap_samples: Annotated[int, Field(ge=100)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in the input or the configuration, told in one line.
+    """A mistake in the input or the configuration, reported in one line.
 
     The command line prints the message alone, without a traceback, and exits with code 2. Write it as
     `bars.csv: column 'close' is missing (found: date, open, high); name it in data.columns`.

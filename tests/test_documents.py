@@ -25,7 +25,7 @@ def keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def test_every_parameter_is_explained_and_none_that_is_not_there() -> None:
     params = YAML(typ="safe", pure=True).load((ROOT / "profiles" / "quickstart.yaml").read_text())
     rows = re.findall(r"^\| (`[a-z_.`, ]+`) \|", (ROOT / "docs" / "parameters.md").read_text(), re.MULTILINE)
-    told = {name for row in rows for name in re.findall(r"`([a-z_]+\.[a-z_.]+)`", row)}
+    documented = {name for row in rows for name in re.findall(r"`([a-z_]+\.[a-z_.]+)`", row)}
     there = set(keys(params))
     by_section = {
         "strategies",
@@ -34,9 +34,9 @@ def test_every_parameter_is_explained_and_none_that_is_not_there() -> None:
         "train_symbol_agents.ppo",
         "calibrate_rewards.ranges",
     }
-    unexplained = {key for key in there - told if not any(key.startswith(f"{name}.") for name in by_section)}
+    unexplained = {key for key in there - documented if not any(key.startswith(f"{name}.") for name in by_section)}
     assert not unexplained
-    assert told - by_section <= there
+    assert documented - by_section <= there
 
 
 def test_every_profile_is_listed() -> None:

@@ -17,7 +17,7 @@ from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.config import Section
 from marl_pipeline.envs.protocol import Environment
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 Tier = Literal["symbols", "master"]
 
@@ -45,7 +45,7 @@ class Hierarchy(OnPolicy):
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> None:
         super().__init__(
             environment,

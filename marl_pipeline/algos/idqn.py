@@ -1,4 +1,5 @@
-"""Independent deep Q-learning (Mnih et al. 2015; Tampuu et al. 2017): every agent learns as if the others were weather.
+"""Independent deep Q-learning (Mnih et al. 2015; Tampuu et al. 2017): every agent learns alone and takes the others as
+part of its environment.
 
 With double targets (van Hasselt et al. 2016), duelling heads (Wang et al. 2016), n-step returns and prioritised replay
 (Schaul et al. 2016), each to be chosen, on every agent's own clock.
@@ -21,7 +22,7 @@ from marl_pipeline.algos.common.value_learning import ValueLearner, ValueSetting
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 
 class IDQNSettings(ValueSettings):
@@ -30,7 +31,7 @@ class IDQNSettings(ValueSettings):
     Attributes:
         reward: what an agent learns from: `agent`, its own reward, or `team`, what the team earned.
         n_step: steps of a return; an agent that has to wait for its clock then is followed up to `look_ahead` steps.
-        huber: errors beyond it count linearly.
+        huber_delta: errors beyond it count linearly.
         priorities: None draws uniformly.
         batch: timesteps per update, with all their agents.
     """
@@ -38,7 +39,7 @@ class IDQNSettings(ValueSettings):
     reward: Literal["agent", "team"]
     n_step: Count
     look_ahead: Count
-    huber: Positive
+    huber_delta: Positive
     priorities: PrioritySettings | None
 
 
@@ -59,7 +60,7 @@ class IDQN(ValueLearner[IDQNSettings]):
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> None:
         if settings.network.recurrence != "none":
             raise UserError(
@@ -100,7 +101,7 @@ class IDQN(ValueLearner[IDQNSettings]):
             )
             with s.acceleration.autocast(self._environment.device):
                 error, value = self._errors(group, decisions)
-            loss = functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=s.huber)
+            loss = functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=s.huber_delta)
             losses.append((loss * importance.unsqueeze(-1)).sum())
             values.append(value.sum())
             errors.append(error.detach().abs().sum(-1))
@@ -108,7 +109,7 @@ class IDQN(ValueLearner[IDQNSettings]):
         count = torch.stack(counts).sum(0)
         total = count.sum().clamp(min=1)
         loss = torch.stack(losses).sum() / total
-        norm = self._descent.step(loss, self.progress, count.sum())
+        norm = self._optimizer.step(loss, self.progress, count.sum())
         if self._priorities is not None:
             self._priorities.update(position, torch.stack(errors).sum(0) / count.clamp(min=1))
         return torch.stack([loss.detach(), torch.stack(values).sum() / total, norm])
@@ -131,8 +132,8 @@ class IDQN(ValueLearner[IDQNSettings]):
             later_values = self._target[group](later, None)[0]
             ranked = self._networks[group](later, None)[0] if s.double else later_values
             best = masked(ranked, decisions.later.action_mask).argmax(-1, keepdim=True)
-            following = later_values.gather(-1, best).squeeze(-1).float()
-            target = s.reward_scale * decisions.returns + decisions.factor * following
+            next_value = later_values.gather(-1, best).squeeze(-1).float()
+            target = s.reward_scale * decisions.returns + decisions.factor * next_value
         error = torch.where(decisions.valid, value - target, 0.0)
         return error, torch.where(decisions.valid, value.detach(), 0.0)
 

@@ -15,19 +15,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_codes import Ranges
-from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
+from marl_pipeline.algos.common.algorithm import Iteration, Weights, load_into, require_finite
 from marl_pipeline.algos.common.decentralised import DecentralisedActors
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.noise import Noise
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
-from marl_pipeline.algos.common.optimizer_step import Descent, DescentSettings, follow
+from marl_pipeline.algos.common.optimizer_step import OptimizerSettings, OptimizerStep, soft_update
 from marl_pipeline.algos.common.replay import Replay, Scene
 from marl_pipeline.algos.common.schedules import Probability
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.central_critics import CentralCritics
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.nn.settings import NetworkSettings
 from marl_pipeline.seeding import stream
 
@@ -37,9 +37,9 @@ class MADDPGSettings(OffPolicySettings):
 
     Attributes:
         network: of actors and critics alike; agents that share parameters have a first bias each.
-        critic_sees: the `observations` of all agents, or the environment's `state`.
+        critic: what it sees, the `observations` of all agents, or the environment's `state`.
         critics: 2 are twins of which the smaller bounds the target (Fujimoto et al. 2018, section 4.2).
-        actor_every: critic updates per update of the actors and step of the targets.
+        policy_delay: critic updates per update of the actors and step of the targets.
         temperature: of the Gumbel-softmax of discrete actions.
         sample_target_choices: discrete target actions are drawn, or the most probable.
         target_noise, target_noise_clip: deviation and bound of the noise on continuous target actions, in units of half
@@ -51,11 +51,11 @@ class MADDPGSettings(OffPolicySettings):
     """
 
     network: NetworkSettings
-    critic_sees: Literal["observations", "state"]
+    critic: Literal["observations", "state"]
     critics: Literal[1, 2]
-    actor: DescentSettings
-    critic: DescentSettings
-    actor_every: Count
+    actor_optimizer: OptimizerSettings
+    critic_optimizer: OptimizerSettings
+    policy_delay: Count
     target_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     temperature: Positive
     sample_target_choices: bool
@@ -87,7 +87,7 @@ class View:
 class MADDPG:
     """Implements `algos.algorithm.Algorithm`.
 
-    A transition's joint action is the one in force: what an agent that waits for its clock decided last (before its
+    A transition's joint action is the active one: what an agent that waits for its clock decided last (before its
     first decision: action 0), and nothing of an absent one. So critics learn from every step of an agent with a
     future, also from those between its decisions; actors learn where they decided.
 
@@ -103,14 +103,14 @@ class MADDPG:
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> None:
         if settings.network.recurrence != "none":
             raise UserError(
                 "maddpg: network.recurrence must be none: it learns from single transitions; qmix or mappo can"
             )
-        if settings.critic_sees == "state" and not environment.state_size:
-            raise UserError("maddpg: critic_sees: 'state', but this environment has none; choose 'observations'")
+        if settings.critic == "state" and not environment.state_size:
+            raise UserError("maddpg: critic: 'state', but this environment has none; choose 'observations'")
         settings = reduction.shared(settings, "batch", "buffer_size", "learning_starts")
         own_seed = reduction.own_seed(seed)
         self._environment, self._inputs, self._settings, self._timesteps = environment, inputs, settings, timesteps
@@ -127,12 +127,10 @@ class MADDPG:
         self.target_actors, self.target_critics = (
             deepcopy(learned).requires_grad_(False) for learned in (self.policy.module, self.critics)
         )
-        self._actor_descent = Descent(self.policy.module.parameters(), settings.actor, reduction)
-        self._critic_descent = Descent(self.critics.parameters(), settings.critic, reduction)
+        self._actor_optimizer = OptimizerStep(self.policy.module.parameters(), settings.actor_optimizer, reduction)
+        self._critic_optimizer = OptimizerStep(self.critics.parameters(), settings.critic_optimizer, reduction)
         first = environment.reset()
-        self._replay = Replay(
-            environment, first, buffer_size=settings.buffer_size, state=settings.critic_sees == "state"
-        )
+        self._replay = Replay(environment, first, buffer_size=settings.buffer_size, state=settings.critic == "state")
         self._collector = Collector(
             environment, first, self.policy, self._replay, stream(own_seed, "maddpg/explore", environment.device)
         )
@@ -146,7 +144,7 @@ class MADDPG:
     def _new_critics(self, generator: torch.Generator) -> nn.ModuleDict:
         settings, groups = self._settings, self._environment.groups
         observed = sum(spec.agents * self._inputs.width(name) for name, spec in groups.items())
-        slot = observed if settings.critic_sees == "observations" else self._environment.state_size
+        slot = observed if settings.critic == "observations" else self._environment.state_size
         width = slot + sum(spec.agents * self.policy.codes[name].width for name, spec in groups.items())
         critics = nn.ModuleDict()
         for name, spec in groups.items():
@@ -163,7 +161,7 @@ class MADDPG:
             slot += spec.agents * action_width
         return critics.to(self._environment.device)
 
-    def advance(self) -> Advance:
+    def iterate(self) -> Iteration:
         """`train_freq` steps of every environment, then `gradient_steps` updates if there is enough to learn from."""
         s, progress = self._settings, min(self._steps / self._timesteps, 1.0)
         self.policy.noise_scale = s.exploration_noise.scale.at(progress)
@@ -173,7 +171,7 @@ class MADDPG:
         self._steps += steps
         if self._steps >= s.learning_starts:
             metrics |= _means([self._update(progress) for _ in range(s.gradient_steps)])
-        return Advance(steps, metrics)
+        return Iteration(steps, metrics)
 
     def _update(self, progress: float) -> dict[str, Tensor]:
         """Critics on one batch, and now and then the actors and the targets (Fujimoto et al. 2018, algorithm 1)."""
@@ -182,26 +180,26 @@ class MADDPG:
         batch = self._replay.transitions(position, n=1, gamma=s.gamma)
         valid = batch.valid.unsqueeze(-1)
         now, later = self._view(batch.now), self._view(batch.later)
-        in_force = {name: self.policy.codes[name].encode(action) for name, action in batch.action.items()}
+        active = {name: self.policy.codes[name].encode(action) for name, action in batch.action.items()}
         alive = {
             name: (now.present[name] | (factor > 0)) & ~now.truncated[name] & valid
             for name, factor in batch.factor.items()
         }
         noise = self._noise(later, s.target_noise, choices=s.sample_target_choices)
         with s.acceleration.autocast(device):
-            target = self._targets(later, in_force, batch.returns, batch.factor, noise)
-            critic_loss, value = self._critic_loss(now, in_force, target, alive)
-        critic_norm = self._critic_descent.step(critic_loss, progress, _rows(alive))
+            target = self._targets(later, active, batch.returns, batch.factor, noise)
+            critic_loss, value = self._critic_loss(now, active, target, alive)
+        critic_norm = self._critic_optimizer.step(critic_loss, progress, _rows(alive))
         figures = {"critic_loss": critic_loss.detach(), "q_mean": value, "critic_grad_norm": critic_norm}
         self._updates += 1
-        if self._updates % s.actor_every == 0:
+        if self._updates % s.policy_delay == 0:
             decided = {name: acts & valid for name, acts in now.acts.items()}
             noise = self._noise(now, 0.0, choices=True)
             with s.acceleration.autocast(device):
-                actor_loss = self._actor_loss(now, in_force, decided, noise)
-            actor_norm = self._actor_descent.step(actor_loss, progress, _rows(decided))
-            follow(self.target_critics, self.critics, s.target_rate)
-            follow(self.target_actors, self.policy.module, s.target_rate)
+                actor_loss = self._actor_loss(now, active, decided, noise)
+            actor_norm = self._actor_optimizer.step(actor_loss, progress, _rows(decided))
+            soft_update(self.target_critics, self.critics, s.target_rate)
+            soft_update(self.target_actors, self.policy.module, s.target_rate)
             figures |= {"actor_loss": actor_loss.detach(), "actor_grad_norm": actor_norm}
         return figures
 
@@ -210,7 +208,7 @@ class MADDPG:
         return View(
             rows=rows,
             joint=scene.state
-            if self._settings.critic_sees == "state"
+            if self._settings.critic == "state"
             else torch.cat([row.flatten(1) for row in rows.values()], dim=-1),
             mask={name: seen.action_mask for name, seen in scene.groups.items()},
             acts={name: seen.acts for name, seen in scene.groups.items()},
@@ -236,30 +234,30 @@ class MADDPG:
     def targets(
         self,
         later: View,
-        in_force: Mapping[str, Tensor],
+        active: Mapping[str, Tensor],
         returns: Mapping[str, Tensor],
         factor: Mapping[str, Tensor],
         noise: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Group -> [B, A]: reward and discounted value of the target actors' joint action (Lowe et al. 2017, eq. 6).
 
-        The smaller of twin critics' values. Who waits `later` goes on with what is in force.
+        The smaller of twin critics' values. Who waits `later` goes on with its active action.
         """
         codes = {}
         for name, rows in later.rows.items():
             raw: Tensor = self.target_actors[name](rows).float()
             chosen = self.policy.codes[name].sample(raw, later.mask[name], noise[name])
             acts = later.acts[name] | later.truncated[name]  # the last state of who was truncated has a value
-            codes[name] = torch.where(acts.unsqueeze(-1), chosen, in_force[name])
+            codes[name] = torch.where(acts.unsqueeze(-1), chosen, active[name])
         joint = _joint_row(later, codes)
         values = {name: self.target_critics[name](joint).amin(0).float() for name in codes}
         return {name: self._settings.reward_scale * returns[name] + factor[name] * values[name] for name in codes}
 
     def critic_loss(
-        self, now: View, in_force: Mapping[str, Tensor], target: Mapping[str, Tensor], weight: Mapping[str, Tensor]
+        self, now: View, active: Mapping[str, Tensor], target: Mapping[str, Tensor], weight: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Mean squared error over the entries of `weight` ([B, A] bool), summed over twins and groups; mean value."""
-        joint = _joint_row(now, in_force)
+        joint = _joint_row(now, active)
         losses, means = [], []
         for name, critics in self.critics.items():
             value = critics(joint).float()
@@ -268,18 +266,18 @@ class MADDPG:
         return torch.stack(losses).sum(), torch.stack(means).mean()
 
     def actor_loss(
-        self, now: View, in_force: Mapping[str, Tensor], decided: Mapping[str, Tensor], noise: Mapping[str, Tensor]
+        self, now: View, active: Mapping[str, Tensor], decided: Mapping[str, Tensor], noise: Mapping[str, Tensor]
     ) -> Tensor:
         """Minus each agent's value when it alone acts by its actor, the others as stored (Lowe et al. 2017, eq. 5).
 
         Mean over the entries of `decided` ([B, A] bool), summed over groups, with the squares of the actors' raw
         outputs times `raw_penalty`.
         """
-        joint = _joint_row(now, in_force)
+        joint = _joint_row(now, active)
         losses = []
         for name, rows in now.rows.items():
             raw = self.policy.raw(name, rows).float()
-            change = self.policy.codes[name].sample(raw, now.mask[name], noise[name]) - in_force[name]
+            change = self.policy.codes[name].sample(raw, now.mask[name], noise[name]) - active[name]
             critics = cast(CentralCritics, self.critics[name])
             value = critics.deviating(joint, change)[0].float()
             penalty = self._settings.raw_penalty * raw.square().mean(-1)
@@ -315,8 +313,8 @@ class MADDPG:
             "critics": self.critics.state_dict(),
             "target_actors": self.target_actors.state_dict(),
             "target_critics": self.target_critics.state_dict(),
-            "actor_descent": self._actor_descent.state_dict(),
-            "critic_descent": self._critic_descent.state_dict(),
+            "actor_optimizer": self._actor_optimizer.state_dict(),
+            "critic_optimizer": self._critic_optimizer.state_dict(),
             "collector": self._collector.state_dict(),
             "draws": self._draws.get_state(),
             "relaxation": self._relaxation.get_state(),
@@ -330,8 +328,8 @@ class MADDPG:
         self.critics.load_state_dict(state["critics"])
         self.target_actors.load_state_dict(state["target_actors"])
         self.target_critics.load_state_dict(state["target_critics"])
-        self._actor_descent.load_state_dict(state["actor_descent"])
-        self._critic_descent.load_state_dict(state["critic_descent"])
+        self._actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self._critic_optimizer.load_state_dict(state["critic_optimizer"])
         self._collector.load_state_dict(state["collector"])
         self._draws.set_state(state["draws"].cpu())
         self._relaxation.set_state(state["relaxation"].cpu())
@@ -355,7 +353,7 @@ def _rows(weight: Mapping[str, Tensor]) -> Tensor:
 
 
 def _means(figures: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Of each figure over the updates of a turn that have it.
+    """Of each figure over the updates of an iteration that have it.
 
     Raises:
         UserError: training diverged.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos.common.actor_critic import CriticView, GroupActorCritic
 from marl_pipeline.algos.common.actors import Actors
-from marl_pipeline.algos.common.algorithm import Advance, Memory, load_into
+from marl_pipeline.algos.common.algorithm import Iteration, Memory, load_into
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.messages import Message, delivered, with_message
 from marl_pipeline.algos.common.rollout import Collector
@@ -20,7 +20,7 @@ from marl_pipeline.algos.ppo import PPO, PPOSettings
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.wrappers import SharedReward
 from marl_pipeline.errors import UserError
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.seeding import stream
 
 
@@ -45,7 +45,7 @@ class OnPolicy:
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
         learn: Collection[str] | None = None,
         message: Message | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class OnPolicy:
     def policy(self) -> OnPolicyPolicy:
         return self._policy
 
-    def advance(self) -> Advance:
+    def iterate(self) -> Iteration:
         """One rollout and the update on it."""
         progress = min(self._steps / self._timesteps, 1.0)
         experience = self._collector.collect(self.horizon)
@@ -109,7 +109,7 @@ class OnPolicy:
             metrics |= {f"{name}/{figure}": value for figure, value in figures.items()}
         taken = self.horizon * self._collector.environment.num_envs
         self._steps += taken
-        return Advance(taken, metrics)
+        return Iteration(taken, metrics)
 
     def utilisation(self, rounds: int = 5) -> Utilisation:
         """Of the updates on one rollout, which change the weights: for measurements, not in the midst of a run.

@@ -22,7 +22,7 @@ from marl_pipeline.algos.common.rollout import Experience
 from marl_pipeline.algos.common.schedules import Rate
 from marl_pipeline.config import Count, Fraction, NonNegative, Positive, Section
 from marl_pipeline.nn.distributions import Distribution
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.nn.value_norm import ValueNorm
 
 ROUNDINGS = 16
@@ -33,7 +33,7 @@ class PPOSettings(Section):
     """PPO, and independent PPO (de Witt et al. 2020) where there are several agents: every agent has a local critic.
 
     Attributes:
-        horizon: L, steps in every copy between two updates.
+        horizon: L, steps in every environment between two updates.
         epochs, minibatches: passes over a rollout, and the parts of each pass; 1 part is full-batch learning.
         chunk: steps of the sequences that a GRU learns from; divides the horizon; 1 without recurrence.
         clip: how far the probability ratio, and the value around its old estimate, may pay.
@@ -194,7 +194,7 @@ class PPO:
         reduction: what is shared with other workers.
     """
 
-    def __init__(self, policy: ActorCritic, settings: PPOSettings, *, reduction: Reduction = ALONE) -> None:
+    def __init__(self, policy: ActorCritic, settings: PPOSettings, *, reduction: Reduction = NO_REDUCTION) -> None:
         self.policy = policy
         self.settings = settings
         self.reduction = reduction
@@ -208,7 +208,7 @@ class PPO:
 
     def real_values(self, experience: Experience) -> tuple[Tensor, Tensor, Tensor]:
         """The critic's estimates in units of reward: at each step, at the ends of episodes, after the last step."""
-        values = experience.value, experience.cut_value, experience.last_value
+        values = experience.value, experience.final_value, experience.last_value
         norm = self.policy.norm
         return (
             values
@@ -241,14 +241,14 @@ class PPO:
             UserError: training diverged.
         """
         p, valued = self.settings, self._valued(experience)
-        value, cut_value, last_value = self.real_values(experience)
+        value, final_value, last_value = self.real_values(experience)
         estimate = generalised_advantages(
             reward=experience.reward,
             discount=experience.discount,
             acts=valued,
             value=value,
-            cut=experience.cut.unsqueeze(-1) | experience.truncated,
-            cut_value=cut_value,
+            done=experience.done.unsqueeze(-1) | experience.truncated,
+            final_value=final_value,
             last_value=last_value,
             gamma=p.gamma,
             gae_lambda=p.gae_lambda,

@@ -22,7 +22,7 @@ from marl_pipeline.config import Count, Fraction, Section
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.nn.mixers import Monotonic, Sum
 from marl_pipeline.nn.recurrent import RecurrentState
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.seeding import stream
 
 
@@ -74,7 +74,7 @@ class QMIX(ValueLearner[QMIXSettings]):
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> None:
         super().__init__(environment, inputs, settings, seed=seed, timesteps=timesteps, reduction=reduction)
         self._target_networks = cast(nn.ModuleDict, self._target["networks"])
@@ -114,13 +114,13 @@ class QMIX(ValueLearner[QMIXSettings]):
         rows = {group: self._inputs(group, seen.observation) for group, seen in windows.scene.groups.items()}
         with s.acceleration.autocast(self._environment.device):
             loss, q_mean = self._loss(windows, rows)
-        norm = self._descent.step(loss, self.progress, windows.valid[s.burn_in :].sum())
+        norm = self._optimizer.step(loss, self.progress, windows.valid[s.burn_in :].sum())
         return torch.stack([loss.detach(), q_mean, norm])
 
     def _losses(self, windows: Windows, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean squared error of the team's value over the valid steps of the windows, and the mean value."""
         s = self._settings
-        chosen, following = [], []
+        chosen, next_value = [], []
         for group, seen in windows.scene.groups.items():
             recurrent = _recurrent_state(windows, group)
             values, _ = self._networks[group](rows[group], recurrent)
@@ -128,7 +128,7 @@ class QMIX(ValueLearner[QMIXSettings]):
                 target_values, _ = self._target_networks[group](rows[group], recurrent)
                 ranked = masked(values.detach() if s.double else target_values, seen.action_mask)[1:]
                 best = target_values[1:].gather(-1, ranked.argmax(-1, keepdim=True)).squeeze(-1)
-                following.append(torch.where(seen.acts[1:], best, 0.0))
+                next_value.append(torch.where(seen.acts[1:], best, 0.0))
             utility = values[:-1].gather(-1, windows.taken[group].action.unsqueeze(-1)).squeeze(-1)
             chosen.append(torch.where(seen.acts[:-1], utility, 0.0))
         state = (
@@ -138,21 +138,21 @@ class QMIX(ValueLearner[QMIXSettings]):
         )
         team = self._learned["mixer"](torch.cat(chosen, dim=-1), state[:-1])
         with torch.no_grad():
-            team_following = self._target["mixer"](torch.cat(following, dim=-1), state[1:])
-            target = self._returns(windows, team_following)
+            team_next_value = self._target["mixer"](torch.cat(next_value, dim=-1), state[1:])
+            target = self._returns(windows, team_next_value)
         weight = windows.valid.float()
         weight[: s.burn_in] = 0.0
         weight = weight / weight.sum().clamp(min=1.0)
         loss = (functional.mse_loss(team.float(), target, reduction="none") * weight).sum()
         return loss, (team.detach() * weight).sum()
 
-    def _returns(self, windows: Windows, following: Tensor) -> Tensor:
+    def _returns(self, windows: Windows, next_value: Tensor) -> Tensor:
         s = self._settings
         reward = windows.team_reward * s.reward_scale
         discount = s.gamma * ~windows.terminated
         if s.targets == "lambda":
-            return lambda_returns(reward, discount, following.float(), windows.cut, s.td_lambda)
-        return n_step_returns(reward, discount, following.float(), windows.cut, s.n_step)
+            return lambda_returns(reward, discount, next_value.float(), windows.truncated, s.td_lambda)
+        return n_step_returns(reward, discount, next_value.float(), windows.truncated, s.n_step)
 
 
 def _recurrent_state(windows: Windows, group: str) -> RecurrentState | None:

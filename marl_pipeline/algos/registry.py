@@ -26,30 +26,30 @@ from marl_pipeline.algos.qmix import QMIX, QMIXSettings
 from marl_pipeline.config import Section, explain, laid_over
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegisteredAlgorithm:
     """`algorithm` is called as `algorithm(environment, inputs, settings, seed=..., timesteps=...)`."""
 
     settings: type[Section]
     algorithm: Callable[..., Algorithm]
 
 
-ALGORITHMS: Mapping[str, Entry] = {
-    "ppo": Entry(PPOSettings, OnPolicy),
-    "ippo": Entry(PPOSettings, OnPolicy),
-    "mappo": Entry(MAPPOSettings, OnPolicy),
-    "dqn": Entry(IDQNSettings, IDQN),
-    "idqn": Entry(IDQNSettings, IDQN),
-    "vdn": Entry(QMIXSettings, QMIX),
-    "qmix": Entry(QMIXSettings, QMIX),
-    "maddpg": Entry(MADDPGSettings, MADDPG),
+ALGORITHMS: Mapping[str, RegisteredAlgorithm] = {
+    "ppo": RegisteredAlgorithm(PPOSettings, OnPolicy),
+    "ippo": RegisteredAlgorithm(PPOSettings, OnPolicy),
+    "mappo": RegisteredAlgorithm(MAPPOSettings, OnPolicy),
+    "dqn": RegisteredAlgorithm(IDQNSettings, IDQN),
+    "idqn": RegisteredAlgorithm(IDQNSettings, IDQN),
+    "vdn": RegisteredAlgorithm(QMIXSettings, QMIX),
+    "qmix": RegisteredAlgorithm(QMIXSettings, QMIX),
+    "maddpg": RegisteredAlgorithm(MADDPGSettings, MADDPG),
 }
 
 
-def entry(name: str) -> Entry:
+def registered(name: str) -> RegisteredAlgorithm:
     """The algorithm called `name`.
 
     Raises:
@@ -64,7 +64,7 @@ def entry(name: str) -> Entry:
 
 def preset(name: str) -> dict[str, Any]:
     """The file of an algorithm's settings as it is."""
-    entry(name)
+    registered(name)
     text = (resources.files("marl_pipeline.algos") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     values: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
     return values
@@ -104,7 +104,7 @@ def parse(name: str, values: Mapping[str, Any]) -> Chosen:
     Raises:
         UserError: an unknown or missing setting, or a bad value.
     """
-    model = entry(name).settings
+    model = registered(name).settings
     envs = values.get("envs")
     if not isinstance(envs, int) or isinstance(envs, bool) or envs < 1:
         raise UserError(f"settings of {name}: 'envs' must be a whole number of environments from 1 on (found {envs!r})")
@@ -123,12 +123,12 @@ def build(
     *,
     seed: int,
     timesteps: int,
-    reduction: Reduction = ALONE,
+    reduction: Reduction = NO_REDUCTION,
 ) -> Algorithm:
     """The algorithm called `name`, ready to train on `environment` for `timesteps` environment steps.
 
     Raises:
         UserError: it cannot learn what this environment asks for.
     """
-    algorithm = entry(name).algorithm
+    algorithm = registered(name).algorithm
     return algorithm(environment, inputs, settings, seed=seed, timesteps=timesteps, reduction=reduction)

@@ -42,9 +42,10 @@ UPDATE_SETTINGS: dict[str, dict[str, Any]] = {
         "learning_starts": 256,
     },
 }
-"""A turn is then one update: of 400 steps for MAPPO, of 32 windows for QMIX after one step in every copy."""
+"""An iteration then has one update: of 400 steps for MAPPO, of 32 windows for QMIX after one step in every
+environment."""
 
-TURNS = 5
+ITERATIONS = 5
 PEER = Path(".ci/peer_benchmarl.py")
 PEER_BATCHES = {"mappo": 4, "qmix": 40}
 
@@ -63,7 +64,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Update:
-    """One turn with one update: the fastest of `TURNS`, and the most memory that environment and learner took at once.
+    """One iteration with one update: the fastest of `ITERATIONS`, and the most memory that environment and learner
+    took at once.
 
     On CUDA `bytes` is what torch allocated, elsewhere what was resident, both beyond what was there before.
     """
@@ -149,18 +151,18 @@ def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -
 def _steps_per_s(learner: Algorithm, seconds: float, device: str) -> float:
     warm = 0
     while warm < WARM_UP:
-        warm += learner.advance().steps
+        warm += learner.iterate().steps
     _wait(device)
     begun, steps, passed = time.perf_counter(), 0, 0.0
     while passed < seconds:
-        steps += learner.advance().steps
+        steps += learner.iterate().steps
         _wait(device)
         passed = time.perf_counter() - begun
     return steps / passed
 
 
 def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> Update:
-    """One turn of `UPDATE_SETTINGS` on `market/portfolio` with `agents` synthetic symbols besides the master.
+    """One iteration of `UPDATE_SETTINGS` on `market/portfolio` with `agents` synthetic symbols besides the master.
 
     What an allocator keeps of earlier work hides memory: measure in a process of its own.
     """
@@ -176,18 +178,19 @@ def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> 
     learner = registry.build(algo, environment, made.inputs, chosen.settings, seed=0, timesteps=1_000_000)
     steps = 0
     while steps < 512:
-        steps += learner.advance().steps
+        steps += learner.iterate().steps
     best = float("inf")
-    for _ in range(TURNS):
+    for _ in range(ITERATIONS):
         begun = time.perf_counter()
-        learner.advance()
+        learner.iterate()
         _wait(device)
         best = min(best, time.perf_counter() - begun)
     return Update("marl-pipeline", algo, agents, best, _peak(device) - before)
 
 
 def peer_speed(root: Path, python: Path, algo: str, *, own_settings: bool, threads: int) -> Speed | Absent:
-    """BenchMARL on VMAS's simple_spread, by its own settings or with copies, batches and networks as in our preset."""
+    """BenchMARL on VMAS's simple_spread, by its own settings or with environments, batches and networks as in our
+    preset."""
     system = f"BenchMARL, {'its own' if own_settings else 'our'} settings"
     settings = None if own_settings else peer_settings(algo)
     batches = PEER_BATCHES[algo] if settings is not None else 2
@@ -205,7 +208,8 @@ def peer_speed(root: Path, python: Path, algo: str, *, own_settings: bool, threa
 
 
 def peer_settings(algo: str) -> dict[str, Any]:
-    """What BenchMARL has a name for, as in our preset: copies, frames a batch, updates, rows an update, widths."""
+    """What BenchMARL has a name for, as in our preset: environments, frames a batch, updates, rows an update,
+    widths."""
     chosen = choose(algo, ENV, {})
     given, envs = chosen.as_dict(), chosen.envs
     if algo == "mappo":
@@ -228,7 +232,7 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def told(row: Row) -> str:
+def words(row: Row) -> str:
     """One row in words."""
     match row:
         case Speed():

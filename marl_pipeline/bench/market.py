@@ -1,4 +1,4 @@
-"""How many symbol-steps a second the trading environment plays, beside the environments people install for the same
+"""How many symbol-steps a second the trading environment takes, beside the environments people install for the same
 purpose. docs/benchmarks.md says what is counted.
 """
 
@@ -152,9 +152,9 @@ def _measured(
     env.reset()
 
     def step(index: int) -> None:
-        told = env.step(drawn[index % len(drawn)]).groups["symbols"]
+        step = env.step(drawn[index % len(drawn)]).groups["symbols"]
         if table is not None:
-            table[told.observation["bar"], told.observation["symbol"]]
+            table[step.observation["bar"], step.observation["symbol"]]
         if (index + 1) % EPISODE == 0:
             env.reset()
 
@@ -185,10 +185,10 @@ def _steps_per_second(step: Callable[[int], None], wait: Callable[[], None], sec
     return best
 
 
-# -- what is told ------------------------------------------------------------------------------------------------------
+# -- what is printed --------------------------------------------------------------------------------------------------
 
 
-def told(row: Row | Absent) -> str:
+def words(row: Row | Absent) -> str:
     """One measurement in words."""
     if isinstance(row, Absent):
         return f"absent, {row.reason}"

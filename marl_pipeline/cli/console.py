@@ -1,4 +1,4 @@
-"""What every command shares: the repository it works in, JSON that is JSON, and mistakes told in one line."""
+"""What every command shares: the repository it works in, JSON that is JSON, and mistakes reported in one line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ import typer
 from marl_pipeline.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
+
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", "-p", help="A name in profiles/ or a YAML file; laid over the quickstart profile."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
+]
 
 
 def repository() -> Path:

@@ -40,11 +40,11 @@ def smoke(
 
     Exits with 1 if an invariant broke.
     """
-    from marl_pipeline.diagnostics.simulator import shake, smoke_table
+    from marl_pipeline.diagnostics.simulator import smoke_table, smoke_test
 
     root = repository()
     params = _params(root, reward=reward)
-    results, source = shake(root, params, steps=steps, seed=seed)
+    results, source = smoke_test(root, params, steps=steps, seed=seed)
     passed = all(result.passed for result in results)
     if as_json:
         found = [result.as_json() for result in results]

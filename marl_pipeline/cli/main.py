@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from marl_pipeline.cli import training
-from marl_pipeline.cli.console import Json, fail, print_json, repository
+from marl_pipeline.cli.console import Json, Overrides, Profile, fail, print_json, repository
+from marl_pipeline.cli.data import data
 from marl_pipeline.cli.env import env
 from marl_pipeline.errors import UserError
 
@@ -25,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Trains, validates and explains a hierarchical multi-agent trader. Run it from the root of the repository.",
 )
-data = typer.Typer(no_args_is_help=True, help="Look at market data.")
 app.add_typer(data, name="data")
 app.add_typer(env, name="env")
 bench = typer.Typer(no_args_is_help=True, help="Measure how fast this machine is.")
@@ -41,15 +41,6 @@ RESUME, INTERRUPTED = "interrupted; run again to resume", 130
 
 SUMMARY = Path("reports/rl_validation_summary.json")
 REPORT = Path("reports/rl_validation_summary.html")
-
-Profile = Annotated[
-    str | None,
-    typer.Option("--profile", "-p", help="A name in profiles/ or a YAML file; laid over the quickstart profile."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-S", metavar="SECTION.KEY=VALUE", help="One parameter; may be repeated."),
-]
 
 
 @app.command()
@@ -90,33 +81,6 @@ def report(as_json: Json = False) -> None:
     _print_summary(repository(), as_json)
 
 
-@data.command("check")
-def data_check(
-    file: Annotated[Path, typer.Argument(help="Bars as CSV or Parquet, or a folder of them.")],
-    frequency: Annotated[str | None, typer.Option(help="1Day or 1Hour; by default as in params.yaml.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="Zone of timestamps that name none.")] = None,
-    calendar: Annotated[str | None, typer.Option(help="Exchange calendar by its code, such as XNYS.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Runs the data-quality rules on anybody's file: what is wrong, where, and what it would do.
-
-    Exits with 2 if the findings would stop the pipeline.
-    """
-    from marl_pipeline.config import load_params
-    from marl_pipeline.stages.validate_data import check_file
-
-    params = load_params(repository() / "params.yaml")
-    result = check_file(file, params, frequency=frequency, timezone=timezone, calendar=calendar)
-    if as_json:
-        print_json(result.as_json())
-    else:
-        from rich.console import Console
-
-        Console().print(result.table())
-    if result.failed is not None:
-        raise UserError(result.failed)
-
-
 @bench.command("market")
 def bench_market(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -142,7 +106,7 @@ def bench_market(
         market, params.train_master.directives, device=device, sizes=sizes, seconds=seconds
     ):
         measured.append(row)
-        print(f"{row.system}: {market_bench.told(row)}", file=sys.stderr, flush=True)
+        print(f"{row.system}: {market_bench.words(row)}", file=sys.stderr, flush=True)
     if as_json:
         print_json(market_bench.as_json(measured))
         return

@@ -43,7 +43,7 @@ def train(
     algo: Annotated[str, typer.Option(help="Such as qmix or mappo; docs/algorithms.md has them all.")],
     env: Annotated[str, typer.Option(help="Such as mpe/simple_spread, market/portfolio or your_module:YourEnv.")],
     seeds: Annotated[str, typer.Option(metavar="SEED...", help="0 1 2, or 0..4; one run each.")] = "0",
-    timesteps: Annotated[int, typer.Option(min=1, help="Environment steps, summed over the copies.")] = 1_000_000,
+    timesteps: Annotated[int, typer.Option(min=1, help="Environment steps, summed over the environments.")] = 1_000_000,
     overrides: Overrides = None,
     env_options: EnvOptions = None,
     engine: Annotated[str, typer.Option(help="Who runs the loop: torch, ray, rllib or sb3.")] = "torch",
@@ -173,9 +173,9 @@ def env_check(
     from marl_pipeline.scenarios.registry import scenario
 
     made = scenario(root, name, parse_values(env_options or [], "--env-set"), device)
-    ended = check_named(name, lambda: made.training(COPIES, seed), steps=steps, seed=seed)
+    ended = check_named(name, lambda: made.training(NUM_ENVS, seed), steps=steps, seed=seed)
     episodes = f"{ended} episodes ended" if ended else "no episode ended, so ends are unchecked: give more --steps"
-    print(f"{name}: {steps} steps in {COPIES} environments, nothing amiss; {episodes}")
+    print(f"{name}: {steps} steps in {NUM_ENVS} environments, nothing amiss; {episodes}")
 
 
 Algos = Annotated[str, typer.Option(metavar="NAME...", help="Of algorithms.")]
@@ -209,7 +209,7 @@ def bench_learning(
         peer_python=peer_python,
     ):
         rows.append(row)
-        print(learning_bench.told(row), file=sys.stderr, flush=True)
+        print(learning_bench.words(row), file=sys.stderr, flush=True)
     if as_json:
         print_json(learning_bench.as_json(rows))
         return
@@ -250,7 +250,7 @@ def bench_reference(
         print(done.markdown(), end="")
 
 
-COPIES = 3
+NUM_ENVS = 3
 """Of an environment that is checked."""
 
 

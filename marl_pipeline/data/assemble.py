@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from marl_pipeline.config import BuildFeaturesParams
 from marl_pipeline.data import trailing
+from marl_pipeline.data.availability import as_of
 from marl_pipeline.data.calendar import sessions_per_year
-from marl_pipeline.data.companions import Companions, as_of
+from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.dataset import Dataset, Float32Array, FloatArray, IntArray, Panel
 from marl_pipeline.data.features import bars_needed, compute_features
 from marl_pipeline.data.panel import build_panel
 from marl_pipeline.data.regime import compute_regime, market_returns
+from marl_pipeline.data.series import figures_of
 from marl_pipeline.errors import UserError
 
 EQUAL_WEIGHT = "equal weight"
@@ -50,7 +54,7 @@ def assemble(
     )
     _check_history(panel, params)
     feature_names, features, _, valid = compute_features(panel, params)
-    vix = None if companions.vix is None else as_of(companions.vix[["available_at", "close"]], panel.known_at)[:, 0]
+    vix = None if companions.vix is None else as_of(_timed(companions.vix, ["close"]), panel.known_at)[:, 0]
     regime_names, regime = compute_regime(panel, params, vix)
     macro_names, macro = macro_figures(panel, companions.macro, params)
     sentiment_names, sentiment = sentiment_figures(panel, companions.sentiment, params)
@@ -82,8 +86,8 @@ def macro_figures(
     `CHANGE_BARS` bars; 0 while unknown."""
     if macro is None:
         return (), np.zeros((len(panel.timestamps), 0), dtype=np.float32)
-    names = _figures(macro)
-    level = as_of(macro[["available_at", *names]], panel.known_at)
+    names = figures_of(macro)
+    level = as_of(_timed(macro, names), panel.known_at)
     raw = np.hstack([level, level - trailing.lag(level, CHANGE_BARS)])
     return (
         tuple(f"{name}_level" for name in names) + tuple(f"{name}_change" for name in names),
@@ -99,12 +103,12 @@ def sentiment_figures(
     shape = (len(panel.timestamps), len(panel.symbols))
     if sentiment is None:
         return (), np.zeros((*shape, 0), dtype=np.float32)
-    names = _figures(sentiment)
+    names = figures_of(sentiment)
     place = {symbol: index for index, symbol in enumerate(panel.symbols)}
     raw = np.full((*shape, len(names)), np.nan)
     for symbol, rows in sentiment.groupby("symbol", sort=True):
         if (index := place.get(str(symbol))) is not None:
-            raw[:, index] = as_of(rows[["available_at", *names]], panel.known_at)
+            raw[:, index] = as_of(_timed(rows, names), panel.known_at)
     return names, _scaled(raw, params)
 
 
@@ -123,7 +127,7 @@ def benchmark_level(panel: Panel, companions: Companions) -> tuple[str, FloatArr
     """Name and [T] level as last known at each bar: the given series, else a symbol among the bars, else the
     equal-weight market rebalanced every bar, starting at 1."""
     if companions.benchmark is not None:
-        level = as_of(companions.benchmark[["available_at", "close"]], panel.known_at)[:, 0]
+        level = as_of(_timed(companions.benchmark, ["close"]), panel.known_at)[:, 0]
         return companions.benchmark_name, level
     return EQUAL_WEIGHT, np.exp(np.cumsum(market_returns(panel)))
 
@@ -138,10 +142,9 @@ def _check_history(panel: Panel, params: BuildFeaturesParams) -> None:
         )
 
 
-def _figures(table: pd.DataFrame) -> tuple[str, ...]:
-    """The numeric columns, in the order of the file."""
-    numeric = table.select_dtypes("number").columns
-    return tuple(str(name) for name in numeric)
+def _timed(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The figures of a companion with the moments between which they count."""
+    return table[[name for name in ("available_at", "expires_at") if name in table] + list(names)]
 
 
 def _scaled(raw: FloatArray, params: BuildFeaturesParams) -> Float32Array:

@@ -132,5 +132,5 @@ def refuse_end_stamps(stamps: TimeArray, calendar: str) -> None:
         first = pd.Timestamp(distinct[inside][0]).tz_localize("UTC").tz_convert(days.zone)
         raise UserError(
             f"bars: timestamps name the end of bars, not their start (no bar starts when {calendar} opens, one when it "
-            f"closes; the first is {first:%Y-%m-%d %H:%M} there); set data.stamps to end"
+            f"closes; the first is {first:%Y-%m-%d %H:%M} there); set data.stamp to end"
         )

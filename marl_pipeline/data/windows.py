@@ -42,11 +42,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Refit:
-    """A model fitted on bars `[0, fitted_until)` that speaks at bars of `speaks`."""
+    """A model fitted on bars `[0, fitted_until)` that is valid at the bars of `valid_bars`."""
 
     version: int
     fitted_until: int
-    speaks: Span
+    valid_bars: Span
 
 
 def split(bars: int, params: SpansParams) -> Spans:
@@ -96,9 +96,9 @@ def walk_forward_windows(bars: int, spans: SpansParams, params: WalkForwardParam
 
 
 def expanding_refits(first: int, every: int, bars: int, embargo: int) -> tuple[Refit, ...]:
-    """Fits at bar `first` and every `every` bars after it; each speaks until the next one takes over.
+    """Fits at bar `first` and every `every` bars after it; each is valid until the next one takes over.
 
-    Each is fitted on all bars that end `embargo` before it first speaks.
+    Each is fitted on all bars that end `embargo` before it first is valid.
     """
     starts = range(first, bars, every)
     return tuple(
@@ -109,7 +109,7 @@ def expanding_refits(first: int, every: int, bars: int, embargo: int) -> tuple[R
 def encoder_refits(bars: int, spans: SpansParams, walk_forward: WalkForwardParams, every: int) -> tuple[Refit, ...]:
     """The base fit on the train span, then refits at starts of walk-forward windows at least `every` bars apart.
 
-    A window is spoken for by one version throughout, so refits fall on window starts only. Version 0 speaks from
+    A window has one active version throughout, so refits fall on window starts only. Version 0 is valid from
     the first bar until the first refit.
     """
     cut = split(bars, spans)
@@ -127,9 +127,9 @@ def encoder_refits(bars: int, spans: SpansParams, walk_forward: WalkForwardParam
     )
 
 
-def version_in_force(refits: tuple[Refit, ...], bar: int) -> Refit:
-    """The fit that speaks at `bar`."""
+def active_version(refits: tuple[Refit, ...], bar: int) -> Refit:
+    """Returns the fit that is valid at `bar`."""
     for refit in refits:
-        if refit.speaks.start <= bar < refit.speaks.stop:
+        if refit.valid_bars.start <= bar < refit.valid_bars.stop:
             return refit
-    raise ValueError(f"no fit speaks at bar {bar}; they speak from {refits[0].speaks.start}")
+    raise ValueError(f"no fit is valid at bar {bar}; they are valid from {refits[0].valid_bars.start}")

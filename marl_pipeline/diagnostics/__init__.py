@@ -1,1 +1,1 @@
-"""Looks at the simulator and its rewards: smoke play, recorded episodes, reward studies."""
+"""Examines the simulator and its rewards: smoke tests, recorded episodes, reward studies."""

@@ -39,7 +39,7 @@ class AccountFigures:
             points of equity.
         cost: what costs took of the initial cash over an episode, mean.
         cash, exposure: mean shares of equity; open_positions: mean number.
-        directives: mode -> share of steps it was in force.
+        directives: mode -> share of steps it was active.
         risk: mean risk multiplier.
     """
 

@@ -205,8 +205,8 @@ def _recorded(
         "study": key,
         **git_tags(root),
     }
-    told = {"market": {"guide": guide.model_dump()}, "calibrate_rewards": search.model_dump(exclude={"ranges"})}
-    with SpoolRecorder(root, f"calibrate_rewards {key[:6]} {number}", told, tags) as recorder:
+    recorded = {"market": {"guide": guide.model_dump()}, "calibrate_rewards": search.model_dump(exclude={"ranges"})}
+    with SpoolRecorder(root, f"calibrate_rewards {key[:6]} {number}", recorded, tags) as recorder:
         scores = []
         for place, seed in enumerate(search.seeds):
             scores.append(net_growth(trading, tiers, guide, search, spans, seed))
@@ -315,7 +315,7 @@ def _grid_point(search: CalibrateRewardsParams, number: int) -> dict[str, float]
 def _append(root: Path, key: str, params: Params, kind: Sampler, study: optuna.Study) -> None:
     """Adds to `reports/trials.jsonl` the complete trials that are not in it."""
     path = root / TRIALS
-    told = {line.get("trial") for line in read_trials(path) if line.get("study") == key} if path.exists() else set()
+    recorded = {line.get("trial") for line in read_trials(path) if line.get("study") == key} if path.exists() else set()
     lines = [
         {
             "study": key,
@@ -327,7 +327,7 @@ def _append(root: Path, key: str, params: Params, kind: Sampler, study: optuna.S
             "validation_net_growth": trial.net_growth,
         }
         for trial in _trials(study)
-        if trial.number not in told
+        if trial.number not in recorded
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

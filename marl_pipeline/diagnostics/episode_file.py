@@ -19,8 +19,8 @@ def save_episodes(path: Path, episodes: Episodes) -> None:
     """Writes `path` (its folder is made): zstd, names stored once, `About` in the header."""
     columns = episodes.about.columns()
     table = pa.Table.from_pandas(episodes.table, preserve_index=False)
-    told = [field.with_metadata({"meaning": columns[field.name].meaning}) for field in table.schema]
-    schema = pa.schema(told, metadata={HEADER: json.dumps(episodes.about.as_json())})
+    fields = [field.with_metadata({"meaning": columns[field.name].meaning}) for field in table.schema]
+    schema = pa.schema(fields, metadata={HEADER: json.dumps(episodes.about.as_json())})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.cast(schema), path, compression="zstd")
 

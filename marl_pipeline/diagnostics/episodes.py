@@ -1,6 +1,6 @@
 """Recorded episodes: one table with a row for every episode, step and symbol, and what is true of all of it.
 
-The columns are fixed here, so that whoever records and whoever looks agree on them. Figures of the account stand on
+The columns are fixed here, so that recorder and reader agree on them. Figures of the account stand on
 every row of a symbol that trades it: on each symbol's own row with an account per symbol, repeated over the symbols in
 a portfolio.
 """
@@ -65,9 +65,9 @@ COLUMNS: Mapping[str, Column] = {
     "halt": Column("name", f"kill switch: {', '.join(HALTS)}"),
     "kill_switch": Column("bool", "the kill switch tripped in this step"),
     "reentry": Column("bool", "the account came back in this step"),
-    "directive_risk": Column("float32", "risk multiplier of the directive in force"),
+    "directive_risk": Column("float32", "risk multiplier of the active directive"),
     "directive_cap": Column("float32", "most value / equity of one position under it"),
-    "directive_mode": Column("name", "mode of the directive in force"),
+    "directive_mode": Column("name", "mode of the active directive"),
     "master_reward": Column("float32", "paid to the master; 0 without one"),
 }
 """Beside these, one float32 column `<group>_<component>` for each component of a reward that has any."""
@@ -88,7 +88,7 @@ class About:
         seed, source, span: of the draws; market the episodes were played on; bars they lie in (start, stop).
         actions: all there are.
         components: group of agents -> its components.
-        limits: the hard limits in force (`market.limits`).
+        limits: the active hard limits (`market.limits`).
     """
 
     mode: Mode

@@ -33,7 +33,7 @@ class KnownMarket:
         return int(self.close.shape[1]) - 1
 
     def nodes(self, bar: int) -> tuple[IntArray, FloatArray]:
-        """What can be told apart at `bar`: the number of each path's node [P], and the chance of each path given its
+        """What can be distinguished at `bar`: the number of each path's node [P], and the chance of each path given its
         node [nodes, P]."""
         _, node = np.unique(self.close[:, : bar + 1], axis=0, return_inverse=True)
         number: IntArray = node.reshape(-1).astype(np.int64)

@@ -93,7 +93,7 @@ class Monitor:
 FLAGS = {
     "dominant": "drowns the others (above 60% of the absolute total)",
     "collapsed": "never changed",
-    "no signal": "cannot be told from zero",
+    "no signal": "cannot be distinguished from zero",
 }
 
 

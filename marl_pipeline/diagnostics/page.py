@@ -176,10 +176,10 @@ def _events(seen: Monitor) -> list[str]:
     parts = [section("How often the rules stepped in", table(("event", "how often"), counts))]
     listed = seen.events[seen.events["kind"].isin(LISTED)]
     if len(listed):
-        told = table(("event", "episode", "step", "bar", "who", ""), _event_rows(listed.head(MOST_EVENTS)))
+        events = table(("event", "episode", "step", "bar", "who", ""), _event_rows(listed.head(MOST_EVENTS)))
         if len(listed) > MOST_EVENTS:
-            told += note(f"The first {MOST_EVENTS} of {len(listed)}.")
-        parts.append(section("Events in order", told))
+            events += note(f"The first {MOST_EVENTS} of {len(listed)}.")
+        parts.append(section("Events in order", events))
     return parts
 
 

@@ -173,8 +173,8 @@ def paid_and_earned(by_agent: pd.DataFrame, correlation: float | None) -> Pictur
         axes.set_position((0.12, 0.16, 0.85, 0.8))
         axes.set_xlabel("earned (net)", fontsize=11)
 
-    told = "undefined (one of them does not vary)" if correlation is None else f"{correlation:.2f}"
-    caption = f"What an agent was paid in an episode (upwards) and what it earned there; correlation: {told}."
+    stated = "undefined (one of them does not vary)" if correlation is None else f"{correlation:.2f}"
+    caption = f"What an agent was paid in an episode (upwards) and what it earned there; correlation: {stated}."
     return Picture("paid-earned", "Paid and earned", caption, svg("paid-earned", PHONE, draw))
 
 

@@ -82,7 +82,8 @@ def _plain(root: Path, params: Params, world: Simulator, played: Played, span: S
 
 
 def _trained(root: Path, params: Params, simulated: Simulator, played: Played, span: Span) -> tuple[TradingEnv, Policy]:
-    """The most probable action of every tier, as it trades, at the bars of `span` at which the base encoder speaks."""
+    """The most probable action of every tier, as it trades, at the bars of `span` at which the base encoder is
+    valid."""
     folder = _weights_folder(root, played)
     if simulated.source != str(DATASET):
         raise UserError(

@@ -31,7 +31,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 def record_episodes(
     environment: TradingEnv, policy: Policy, *, name: str, seed: int, source: str, timestamps: TimeArray
 ) -> Episodes:
-    """Plays one episode in every copy of `environment`, each to its own end.
+    """Runs one episode in every environment of `environment`, each to its own end.
 
     Args:
         name: of the policy; source: of the market.
@@ -39,7 +39,7 @@ def record_episodes(
     """
     timestep = environment.reset()
     session = environment.market.new_session.long().cumsum(0) - 1
-    told: list[Rows] = []
+    recorded: list[Rows] = []
     step = 0
     while not bool(timestep.done.all()):
         before, step = timestep, step + 1
@@ -48,8 +48,8 @@ def record_episodes(
         figures = _decisions(environment, before, timestep, free) | _books(environment, timestep)
         bar = environment.book.bar.unsqueeze(-1)
         figures |= {"step": torch.full_like(bar, step), "bar": bar, "session": session[bar]}
-        told.append(_rows(environment, figures, ~before.done))
-    columns = {column: np.concatenate([rows[column] for rows in told]) for column in told[0]}
+        recorded.append(_rows(environment, figures, ~before.done))
+    columns = {column: np.concatenate([rows[column] for rows in recorded]) for column in recorded[0]}
     order = np.lexsort((columns["symbol"], columns["step"], columns["episode"]))
     about = _about(environment, name, seed, source)
     table = {column: values[order] for column, values in columns.items()}
@@ -112,10 +112,10 @@ def _books(environment: TradingEnv, after: Timestep) -> dict[str, Tensor]:
     master = after.groups["master"].reward if "master" in after.groups else torch.zeros_like(book.equity[:, :1])
     log = environment.rewards.logs.get("master")
     components = {} if log is None else {f"master_{part}": log.last[..., n] for n, part in enumerate(log.names)}
-    told = ("equity", "cash", "gross", "drawdown", "turnover", "borrow", "interest", "kill_switch", "reentry")
+    recorded = ("equity", "cash", "gross", "drawdown", "turnover", "borrow", "interest", "kill_switch", "reentry")
     halt = (book.halt > 0).long() + rules.blocked(book.halt) + (book.halt == rules.liquidating)
     return {
-        **{name: info[name].view_as(book.equity) for name in told},
+        **{name: info[name].view_as(book.equity) for name in recorded},
         "net": environment.rewards.net,
         "alive": book.alive,
         "halt": halt,
@@ -128,7 +128,7 @@ def _books(environment: TradingEnv, after: Timestep) -> dict[str, Tensor]:
 
 
 def _rows(environment: TradingEnv, figures: dict[str, Tensor], running: Tensor) -> Rows:
-    """A row per symbol of every copy whose episode was still under way."""
+    """A row per symbol of every environment whose episode was still under way."""
     shape = (environment.num_envs, environment.market.size)
     episode = torch.arange(shape[0], device=environment.device).unsqueeze(-1)
     symbol = torch.arange(shape[1], device=environment.device)

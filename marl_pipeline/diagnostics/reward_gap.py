@@ -1,6 +1,6 @@
 """What a reward pays for beside what the account earns: exact, on small markets whose every path is known.
 
-No part of a reward needs to be Markov here: every sequence of actions is played in the simulator itself, a copy of the
+No part of a reward needs to be Markov here: every sequence of actions is run in the simulator itself, a copy of the
 environment for each, so that its costs, masks and limits and the reward's own memory are all in the figures. Dynamic
 programming over the tree of (actions so far, prices so far) then finds the best policy, whatever it remembers.
 """
@@ -108,9 +108,9 @@ def play_all(market: KnownMarket, params: MarketParams) -> Outcomes:
     sequence = torch.arange(count).unsqueeze(-1)
     for step in range(horizon):
         action = sequence // kinds ** (horizon - 1 - step) % kinds
-        told = environment.step({"symbols": action.expand(-1, len(market.close))})
-        paid += told.groups["symbols"].reward
-        turnover += told.info["turnover"]
+        after = environment.step({"symbols": action.expand(-1, len(market.close))})
+        paid += after.groups["symbols"].reward
+        turnover += after.info["turnover"]
     shaper = environment.rewards.shaper
     if shaper is not None:
         paid += shaper.settlement(environment.book)

@@ -49,7 +49,7 @@ def simulator(root: Path, params: Params, market: MarketParams) -> Simulator:
     return Simulator(built, Span(0, built.bars), panel.timestamps, source)
 
 
-def shake(root: Path, params: Params, *, steps: int, seed: int) -> tuple[list[SmokeResult], str]:
+def smoke_test(root: Path, params: Params, *, steps: int, seed: int) -> tuple[list[SmokeResult], str]:
     """Random steps in every mode, and the source of the market they were played on."""
     world, market, directives = simulator(root, params, params.market), params.market, params.train_master.directives
     results = [

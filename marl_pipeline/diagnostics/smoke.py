@@ -41,8 +41,8 @@ class SmokeResult:
     """Of one mode.
 
     Attributes:
-        steps, symbol_steps: played, over all copies.
-        violations: invariant -> how many (copy, step, agent) entries broke it.
+        steps, symbol_steps: taken, over all environments.
+        violations: invariant -> how many (environment, step, agent) entries broke it.
         worst_identity: largest gap of the accounting identity, relative to the equity before.
         magnitudes: what moved equity -> mean absolute value per account and step, in basis points of the initial cash.
         components: group -> component -> mean absolute value per agent and step; empty under `net`.
@@ -113,10 +113,10 @@ def smoke(
         result.symbol_steps += num_envs * market.size
         if bool(timestep.done.any()):
             timestep = environment.reset(timestep.done)
-    turns = result.steps // num_envs
-    result.magnitudes = {name: size / turns for name, size in result.magnitudes.items()}
+    steps_each = result.steps // num_envs
+    result.magnitudes = {name: size / steps_each for name, size in result.magnitudes.items()}
     result.components = {
-        group: dict(zip(log.names, (absolute[group] / turns).tolist(), strict=True))
+        group: dict(zip(log.names, (absolute[group] / steps_each).tolist(), strict=True))
         for group, log in environment.rewards.logs.items()
     }
     return result
@@ -168,9 +168,9 @@ def _over_the_volume(moment: Moment) -> Tensor:
 def _over_the_turnover(moment: Moment) -> Tensor:
     ledger, rules, before = moment.ledger, moment.environment.rules, moment.before
     own = rules.pool((ledger.shares.abs() * ledger.price) * (~ledger.closed))
-    room = (rules.turnover - before.turnover).clamp(min=0.0) * ledger.fill_equity
+    turnover_left = (rules.turnover - before.turnover).clamp(min=0.0) * ledger.fill_equity
     forced = before.halt == rules.liquidating
-    return (own > room * (1.0 + TOLERANCE) + TOLERANCE) & ~forced & (not rules.leveraged)
+    return (own > turnover_left * (1.0 + TOLERANCE) + TOLERANCE) & ~forced & (not rules.leveraged)
 
 
 def _too_many_positions(moment: Moment) -> Tensor:
@@ -192,10 +192,10 @@ def _halted_buys(moment: Moment) -> Tensor:
 
 
 def _not_a_number(moment: Moment) -> Tensor:
-    told = [step.reward for step in moment.timestep.groups.values()]
+    reported = [step.reward for step in moment.timestep.groups.values()]
     for step in moment.timestep.groups.values():
-        told += [value for value in step.observation.values() if value.is_floating_point()]
-    return torch.stack([~torch.isfinite(value).all() for value in [*told, moment.timestep.state]])
+        reported += [value for value in step.observation.values() if value.is_floating_point()]
+    return torch.stack([~torch.isfinite(value).all() for value in [*reported, moment.timestep.state]])
 
 
 def _nothing_allowed(moment: Moment) -> Tensor:
@@ -212,6 +212,6 @@ INVARIANTS: dict[str, Callable[[Moment], Tensor]] = {
     "no order exceeds the number of open positions": _too_many_positions,
     "nothing trades without a tradable bar": _untradable,
     "a tripped account opens and adds to nothing": _halted_buys,
-    "everything told is a finite number": _not_a_number,
+    "everything reported is a finite number": _not_a_number,
     "every agent has an allowed action": _nothing_allowed,
 }

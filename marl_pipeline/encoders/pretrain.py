@@ -1,4 +1,4 @@
-"""Fits the encoder and its refits, each on bars before it speaks, and encodes the market with each."""
+"""Fits the encoder and its refits, each on bars before it is valid, and encodes the market with each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EncoderVersion:
     """One fit of the encoder.
 
     Attributes:
-        refit: what it saw and which bars it speaks for.
+        refit: what it saw and at which bars it is valid.
         weights: of the encoder alone.
         embeddings: its table.
         held_out: losses on bars after `fitted_until`, before (`untrained_...`) and after the fit; {} where the data

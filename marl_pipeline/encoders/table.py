@@ -37,6 +37,6 @@ def table_span(refit: Refit, windows: tuple[Window, ...]) -> Span:
     """The bars that need version `refit`: all until it hands over for the base fit; for a later one, from the
     first tuning bar of the first window it serves."""
     if refit.version == 0:
-        return refit.speaks
-    served = next(window for window in windows if window.test.start >= refit.speaks.start)
-    return Span(served.tune.start, refit.speaks.stop)
+        return refit.valid_bars
+    served = next(window for window in windows if window.test.start >= refit.valid_bars.start)
+    return Span(served.tune.start, refit.valid_bars.stop)

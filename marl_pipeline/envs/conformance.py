@@ -46,10 +46,11 @@ def check_named(name: str, make: Callable[[], Environment], *, steps: int, seed:
 def check_environment(make: Callable[[], Environment], steps: int = 40, seed: int = 0) -> int:
     """Plays `steps` steps on environments from `make`, which must give equal ones, seeded alike.
 
-    Checks specs; shapes, dtypes and masks; that the dead stay away and earn nothing; resets of some copies, ended or
-    not; that equal seeds give equal episodes; that the actions of those who do not act are ignored; that neither the
-    caller's tensors nor earlier timesteps are written to; and that a saved state, read back as a checkpoint is, goes on
-    bit for bit. Two environments and more steps than an episode has show the most. What it opens it closes.
+    Checks specs; shapes, dtypes and masks; that the dead stay away and earn nothing; resets of some environments,
+    ended or not; that equal seeds give equal episodes; that the actions of those who do not act are ignored; that
+    neither the caller's tensors nor earlier timesteps are written to; and that a saved state, read back as a
+    checkpoint is, goes on bit for bit. Two environments and more steps than an episode has show the most. What it
+    opens it closes.
 
     Returns:
         episodes that ended.
@@ -70,33 +71,33 @@ def _check(env: Environment, twin: Environment, resumed: Environment, steps: int
     check_equal(tensors_of(twin.reset()), tensors_of(step), "after reset: equally seeded environments differ")
     generator = torch.Generator().manual_seed(seed)
     gone = {name: torch.zeros_like(group.acts) for name, group in step.groups.items()}
-    followers = [twin]
+    replicas = [twin]
     for index in range(1, steps + 1):
         where = f"after step {index}"
         if index == steps // 2:
             resumed.load_state_dict(_through_a_file(env.state_dict(), where))
-            followers.append(resumed)
+            replicas.append(resumed)
         before, kept = step, tensors_of(step, copy=True)
         actions = random_actions(env.groups, before, generator)
         step = env.step({name: action.clone() for name, action in actions.items()})
         check_timestep(env, step, where, fresh=False)
         check_the_gone(before, step, gone, where)
         check_equal(tensors_of(before), kept, f"{where}: step wrote into the timestep before it")
-        for follower in followers:
+        for replica in replicas:
             given = _other_actions_of_the_idle(env.groups, before, actions, generator)
             handed = {name: action.clone() for name, action in given.items()}
-            name = "an equal environment" if follower is twin else "an environment that was saved and loaded"
-            told = tensors_of(follower.step(handed))
-            check_equal(told, tensors_of(step), f"{where}: {name}, with other actions of the idle, differs")
+            name = "an equal environment" if replica is twin else "an environment that was saved and loaded"
+            reported = tensors_of(replica.step(handed))
+            check_equal(reported, tensors_of(step), f"{where}: {name}, with other actions of the idle, differs")
             _require(all(torch.equal(handed[key], given[key]) for key in given), where, "step wrote into the actions")
         restart, ended = step.done, ended + int(step.done.sum())
         if index % 7 == 0:  # now and then some that have not ended
             restart = restart | (torch.rand(env.num_envs, generator=generator) < 0.5).to(restart.device)
         if bool(restart.any()) or index == steps // 2:
             step = check_partial_reset(env, step, restart, where)
-            for follower in followers:
-                told = tensors_of(follower.reset(restart))
-                check_equal(told, tensors_of(step), f"{where}, some reset: equal environments differ")
+            for replica in replicas:
+                reported = tensors_of(replica.reset(restart))
+                check_equal(reported, tensors_of(step), f"{where}, some reset: equal environments differ")
             gone = {name: lost & ~restart.unsqueeze(-1) for name, lost in gone.items()}
     return ended
 
@@ -145,8 +146,8 @@ def check_timestep(env: Environment, step: Timestep, where: str, *, fresh: bool,
     _require(not bool(both.any()), where, f"an episode is both terminated and truncated{_first(both)}")
     for name, group in step.groups.items():
         ended = (group.discount != 0.0) & step.terminated.unsqueeze(-1)
-        told = f"group '{name}': the discount of a terminated episode is not 0{_first(ended)}"
-        _require(not bool(ended.any()), where, told)
+        reported = f"group '{name}': the discount of a terminated episode is not 0{_first(ended)}"
+        _require(not bool(ended.any()), where, reported)
     for figure, value in step.info.items():
         _require(isinstance(value, Tensor), where, f"info '{figure}' must be a tensor, found {type(value).__name__}")
         _require(value.shape[:1] == (envs,), where, f"info '{figure}' must be [E] or [E, A], found {_shape(value)}")

@@ -1,4 +1,4 @@
-"""The one protocol every environment speaks and every algorithm trains on.
+"""The one protocol that every environment implements and every algorithm trains on.
 
 `E` environments step at once on one device. Agents come in named groups of `A` agents with equal
 spaces; a group has its own clock (`acts` says who decides now). Environments do not reset themselves: the
@@ -108,7 +108,7 @@ def discrete_actions(spec: GroupSpec) -> int:
 
 @dataclass(frozen=True)
 class GroupStep:
-    """What one group is told after a step (or a reset).
+    """What one group observes and earns by a step (or a reset).
 
     Attributes:
         observation: field -> [E, A, *shape].
@@ -151,7 +151,7 @@ class Timestep:
             value over all agents, and what test returns add up, in the units of the literature: the agents' sum where
             each has a reward of its own, the common payoff itself where all are paid the same.
         terminated: [E] bool, the episode ended in a state without a future.
-        truncated: [E] bool, the episode was cut; its last state still has a value.
+        truncated: [E] bool, the episode was truncated; its last state still has a value.
         info: figures of the step, [E] or [E, A] each, for logs; never an input of a policy.
     """
 
@@ -196,7 +196,7 @@ class Environment(Protocol):
         ...
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
-        """Advances every environment by one step. `actions` holds one [E, A, *actions.shape] tensor per group."""
+        """Steps every environment once. `actions` holds one [E, A, *actions.shape] tensor per group."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

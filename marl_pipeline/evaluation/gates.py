@@ -59,7 +59,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gates look at.
+    """What the gates are applied to.
 
     Attributes:
         policy: the headline (mean of the seeds).
@@ -83,7 +83,7 @@ class Evidence:
     sessions: int
 
 
-def judge(evidence: Evidence, params: GatesParams) -> tuple[Decision, list[str], list[Gate]]:
+def apply_gates(evidence: Evidence, params: GatesParams) -> tuple[Decision, list[str], list[Gate]]:
     """The decision, its reasons in plain words, and every gate.
 
     The reasons of a NO-GO are the gates that failed; those of a GO are all of them.
@@ -155,8 +155,8 @@ def _excess_bound(evidence: Evidence) -> Gate:
         words = f"It is worse than equal weight by more than bad luck would explain: {span}."
     else:
         words = (
-            f"The difference to equal weight cannot be told from luck: {span}. With this much data an edge had to be "
-            f"about {number(evidence.detectable)} in Sharpe ratio to be seen reliably."
+            f"The difference to equal weight cannot be distinguished from luck: {span}. With this much data an edge "
+            f"had to be about {number(evidence.detectable)} in Sharpe ratio to be seen reliably."
         )
     return Gate("excess_sharpe_lower_bound", "Lower bound of that edge", low, ">", 0.0, words)
 

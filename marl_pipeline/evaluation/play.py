@@ -28,7 +28,7 @@ def greedy_episodes(environment: Environment, policy: Policy, metrics: Mapping[s
 
 @torch.no_grad()
 def greedy_returns(environment: Environment, policy: Policy) -> Tensor:
-    """[E] undiscounted return of one episode in every copy: the sum of `team_reward` (see the protocol).
+    """[E] undiscounted return of one episode in every environment: the sum of `team_reward` (see the protocol).
 
     Raises:
         UserError: an episode does not end.

@@ -1,6 +1,7 @@
 """What one walk-forward window of one seed leaves behind: equity, positions, fills and decisions bar by bar.
 
-The formats are fixed here so that whoever trades a window and whoever judges it agree on columns and meaning.
+The formats are fixed here so that the code that trades a window and the code that reports it agree on columns and
+meaning.
 """
 
 from __future__ import annotations

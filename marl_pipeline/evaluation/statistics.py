@@ -60,11 +60,11 @@ def automatic_block_length(series: FloatArray) -> float:
     small = np.abs(correlation[1:]) < 2.0 * math.sqrt(math.log10(n) / n)
     runs = np.flatnonzero(np.convolve(small, np.ones(run), "valid") == run)
     if len(runs):
-        cut = int(runs[0])
+        lag = int(runs[0])
     else:
         large = np.flatnonzero(~small)
-        cut = int(large[-1]) + 1 if len(large) else 1
-    width = min(2 * max(cut, 1), longest)
+        lag = int(large[-1]) + 1 if len(large) else 1
+    width = min(2 * max(lag, 1), longest)
     lags = np.arange(-width, width + 1)
     window = np.clip(2.0 * (1.0 - np.abs(lags / width)), 0.0, 1.0)
     covariances = covariance[np.abs(lags)]

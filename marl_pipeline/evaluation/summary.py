@@ -12,7 +12,7 @@ import pandas as pd
 
 from marl_pipeline.config import ReportParams
 from marl_pipeline.data.dataset import Dataset, FloatArray
-from marl_pipeline.evaluation.gates import Evidence, judge, remarks
+from marl_pipeline.evaluation.gates import Evidence, apply_gates, remarks
 from marl_pipeline.evaluation.metrics import Metrics, daily_equity, session_ends, simple_returns
 from marl_pipeline.evaluation.statistics import (
     Interval,
@@ -37,7 +37,7 @@ class TrackRecord:
         baselines: name, ACCOUNT_COLUMNS.
         dataset: for sessions, names and the calendar.
         kinds: strategy -> what kind it is, in the order to show them.
-        primary: the strategy that is judged.
+        primary: the strategy that the gates are applied to.
     """
 
     equity: pd.DataFrame
@@ -87,7 +87,7 @@ def summarise(
     lineage: Mapping[str, Any],
     quality: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Judges a track record.
+    """Summarises a track record and applies the gates.
 
     Args:
         trials: lines of `reports/trials.jsonl`: other configurations that were tried. A `sharpe` (annual) in them is
@@ -119,7 +119,7 @@ def summarise(
         seed_excess=[seed.sharpe - figures["equal_weight"].sharpe for seed in seed_figures.values()],
         sessions=len(ends),
     )
-    decision, reasons, gates = judge(evidence, params.gates)
+    decision, reasons, gates = apply_gates(evidence, params.gates)
     summary = {
         "decision": decision,
         "reasons": reasons,

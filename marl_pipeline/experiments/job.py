@@ -34,7 +34,7 @@ class Job(Section):
         env_options: keyword arguments of the environment.
         settings: of the algorithm, complete.
         workers: processes that an engine spreads the run over.
-        timesteps: environment steps in all, where one step of one copy counts as one.
+        timesteps: environment steps in all, where one step of one environment counts as one.
         evaluate_every: environment steps between greedy evaluations.
         test_episodes: episodes of each evaluation.
         test_seed: of the environment that the evaluations play on.

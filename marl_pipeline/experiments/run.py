@@ -187,9 +187,9 @@ def _keep_another(folder: Path, there: Mapping[str, Any], job: Job) -> None:
     old, new = flatten(there), flatten(job.model_dump(mode="json"))
     differ = [name for name in new if old.get(name) != new[name]]
     if differ:
-        told = ", ".join(f"{name} {old.get(name)} there, {new[name]} here" for name in differ[:3])
+        differences = ", ".join(f"{name} {old.get(name)} there, {new[name]} here" for name in differ[:3])
         more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
-        raise UserError(f"{folder}: another run is there ({told}{more}); --out keeps it, --fresh replaces it")
+        raise UserError(f"{folder}: another run is there ({differences}{more}); --out keeps it, --fresh replaces it")
 
 
 def _will_learn(job: Job) -> None:

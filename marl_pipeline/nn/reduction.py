@@ -1,8 +1,8 @@
-"""What a learner shares with its fellow workers when a batch is spread over several processes.
+"""What a learner shares with the other workers when a batch is spread over several processes.
 
-Every worker collects in copies of its own and computes the mean loss over its own live rows. What a learner takes from
-the whole batch goes through here: gradients before the optimizer's step, the moments that advantages and value targets
-are normalised by, and whatever decides about going on. One process alone learns through the same lines.
+Every worker collects in environments of its own and computes the mean loss over its own live rows. What a learner
+takes from the whole batch goes through here: gradients before the optimizer's step, the moments that advantages and
+value targets are normalised by, and whatever decides about going on. One process alone learns through the same lines.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Reduction:
         return seed if self.rank == 0 else stream_seed(seed, f"worker {self.rank}")
 
     def share(self, count: int, what: str) -> int:
-        """This worker's part of a total: copies, rows of a batch, steps.
+        """Returns this worker's part of a total: environments, rows of a batch, steps.
 
         Raises:
             UserError: the workers cannot have equal parts.
@@ -91,5 +91,5 @@ class Reduction:
         return settings.model_copy(update={name: self.share(getattr(settings, name), name) for name in totals})
 
 
-ALONE = Reduction()
+NO_REDUCTION = Reduction()
 """The default of every learner."""

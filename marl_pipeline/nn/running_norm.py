@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 SMALLEST = 1e-8
 """Added to variances: a column that never changes is 0."""
@@ -48,7 +48,7 @@ class RunningNorm(nn.Module):
         self._observed = found if self._observed is None else self._observed.joined(found)
 
     @torch.no_grad()
-    def absorb(self, reduction: Reduction = ALONE) -> None:
+    def absorb(self, reduction: Reduction = NO_REDUCTION) -> None:
         """Counts in what was observed since the last time, on all workers together."""
         if self._observed is None:
             raise ValueError("nothing was observed since the last time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 
 class ValueNorm(nn.Module):
@@ -26,7 +26,7 @@ class ValueNorm(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     @torch.no_grad()
-    def update(self, targets: Tensor, reduction: Reduction = ALONE) -> None:
+    def update(self, targets: Tensor, reduction: Reduction = NO_REDUCTION) -> None:
         mean, variance = reduction.moments(targets)
         self.first.mul_(self.decay).add_(mean * (1 - self.decay))
         self.second.mul_(self.decay).add_((variance + mean.square()) * (1 - self.decay))

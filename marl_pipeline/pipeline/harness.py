@@ -1,5 +1,5 @@
 """What is around every stage: parameters, threads, outputs that appear whole or not at all, progress, checkpoints,
-the record in MLflow, and errors told in one line.
+the record in MLflow, and errors reported in one line.
 
 A stage is a module with `def run(context: StageContext) -> None` and `main(run)` under `if __name__ == "__main__"`.
 Exit codes: 0 done, 1 a bug (with traceback), 2 wrong input, 3 no disk space, 130 interrupted.
@@ -108,7 +108,7 @@ class StageContext:
 
 def main(run: Callable[[StageContext], None]) -> None:
     """Runs the stage of the calling module as dvc.yaml describes it, and exits the process."""
-    _end_when_told()
+    _end_on_signal()
     module = sys.modules["__main__"].__spec__
     if module is None:
         raise RuntimeError("a stage is run as `python -m marl_pipeline.stages.<name>`")
@@ -117,12 +117,12 @@ def main(run: Callable[[StageContext], None]) -> None:
 
 def run_forked(module: str, argv: list[str], task: dag.Task | None) -> int:
     """What `python -m module argv` does, in a process that was forked for it from a warm one; the exit code."""
-    _end_when_told()
+    _end_on_signal()
     run: Callable[[StageContext], None] = importlib.import_module(module).run
     return execute(run, module, argv, task=task)
 
 
-def _end_when_told() -> None:
+def _end_on_signal() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     if "DVC_ROOT" in os.environ:
         threading.Thread(target=_end_with_parents, daemon=True).start()

@@ -48,8 +48,8 @@ class LearningCurve:
 
 def interquartile_mean(scores: FloatArray) -> FloatArray:
     """[n, ...] -> [...]: the mean of what is left when the lowest and the highest n // 4 are dropped."""
-    cut = len(scores) // 4
-    middle: FloatArray = np.sort(scores, axis=0)[cut : len(scores) - cut].mean(axis=0)
+    trimmed = len(scores) // 4
+    middle: FloatArray = np.sort(scores, axis=0)[trimmed : len(scores) - trimmed].mean(axis=0)
     return middle
 
 

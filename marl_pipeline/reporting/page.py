@@ -133,8 +133,8 @@ def _metrics(summary: Mapping[str, Any]) -> str:
 
 def _strategies(summary: Mapping[str, Any]) -> str:
     words = (
-        "The gates judge the primary strategy alone; the others traded the same windows with the same seeds at the "
-        "same costs. An interval that includes zero cannot be told from no difference."
+        "The gates are applied to the primary strategy only; the others traded the same windows with the same seeds at "
+        "the same costs. An interval that includes zero cannot be distinguished from no difference."
     )
     return table(strategy_head(summary), strategy_rows(summary), kind="strategies") + note(words)
 

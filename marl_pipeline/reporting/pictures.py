@@ -50,7 +50,7 @@ def equity_picture(
 def strategies_picture(accounts: Mapping[str, pd.DataFrame]) -> Picture:
     """Growth of 1 of every strategy, the primary one first, and of equal weight, the last.
 
-    Beyond the colours that can be told apart the lines are dashed.
+    Beyond the colours that can be distinguished the lines are dashed.
     """
 
     def draw(axes: Axes) -> None:

@@ -49,7 +49,7 @@ def make(name: str, num_envs: int, *, seed: int, device: torch.device | str = "c
 
     Raises:
         UserError: the name, the module or an option is unknown, an option is missing or has the wrong type, or what
-            was built does not speak the protocol.
+            was built does not implement the protocol.
     """
     if num_envs < 1:
         raise UserError(f"environment '{name}': at least 1 environment is needed, found num_envs={num_envs}")

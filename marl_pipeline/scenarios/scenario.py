@@ -1,4 +1,4 @@
-"""What a run needs of an environment, and what a reader needs to judge the run: a scenario."""
+"""What a run needs of an environment, and what a reader needs to assess the run: a scenario."""
 
 from __future__ import annotations
 

@@ -37,12 +37,13 @@ class FittedModel:
 
     Attributes:
         model: its name.
-        refit: what it saw and when it speaks.
+        refit: what it saw and when it is valid.
         weights: of `signals.models.build`.
         temperature: logits are divided by it.
         prior: [3] class shares of the fit sample.
         samples: rows it was fitted on.
-        metrics: calibration losses before and after scaling, and the scores on the bars it speaks at (`oos_...`).
+        metrics: calibration losses before and after scaling, and the scores on the bars at which it is valid
+            (`oos_...`).
     """
 
     model: str
@@ -90,7 +91,7 @@ def fit_signals(
     """Fits every model at bar `first_fit` and every `refit_every` bars, on all bars before less the embargo.
 
     The tail of each fit span (`calibration_fraction`) is left out of the fit and sets the temperature; labels of the
-    fit part end before it begins. The fitted model speaks until the next takes over. Ends in the same bits
+    fit part end before it begins. The fitted model is valid until the next takes over. Ends in the same bits
     whether or not it was interrupted.
 
     Raises:
@@ -108,11 +109,11 @@ def fit_signals(
             if task is None:
                 continue
             own = _fit(task, f"{model} refit {refit.version + 1}/{len(refits)}", on_step, checkpoint)
-            spoken, said = speak(own, dataset, windows, params.dropout, device)
-            rows = slice(refit.speaks.start, refit.speaks.stop)
+            covered, said = predict_valid_bars(own, dataset, windows, params.dropout, device)
+            rows = slice(refit.valid_bars.start, refit.valid_bars.stop)
             probabilities[rows, :, place] = said
-            available[rows] = spoken
-            scores = out_of_sample(said, spoken, labels, refit.speaks.start, own.prior)
+            available[rows] = covered
+            scores = out_of_sample(said, covered, labels, refit.valid_bars.start, own.prior)
             own.metrics.update({f"oos_{name}": value for name, value in scores.items()})
             if scores:
                 on_step(f"{model} out of sample", refit.version + 1, len(refits), scores)
@@ -125,25 +126,25 @@ def fit_signals(
     return Signals(params.models, probabilities, available), tuple(fitted)
 
 
-def speak(
+def predict_valid_bars(
     fitted: FittedModel, dataset: Dataset, windows: Windows, dropout: float, device: torch.device
 ) -> tuple[BoolArray, Float32Array]:
-    """What a fitted model says on the bars `fitted.refit.speaks`.
+    """Predicts on the bars `fitted.refit.valid_bars`.
 
     Returns:
-        spoken: [T', N], the valid rows.
+        covered: [T', N], the valid rows.
         probabilities: [T', N, 3], 1/3 elsewhere.
     """
     with forked(0, "weights to be replaced", device):
         module = build(fitted.model, windows.window, windows.features, dropout).to(device)
     module.load_state_dict(fitted.weights)
-    rows = slice(fitted.refit.speaks.start, fitted.refit.speaks.stop)
-    spoken = dataset.valid[rows]
-    bar, symbol = np.nonzero(spoken)
+    rows = slice(fitted.refit.valid_bars.start, fitted.refit.valid_bars.stop)
+    covered = dataset.valid[rows]
+    bar, symbol = np.nonzero(covered)
     logits = predict(module, windows, Samples(bar + rows.start, symbol), device)
-    said = np.full((*spoken.shape, len(CLASSES)), 1 / 3, dtype=np.float32)
+    said = np.full((*covered.shape, len(CLASSES)), 1 / 3, dtype=np.float32)
     said[bar, symbol] = np.exp(log_softmax(logits / fitted.temperature))
-    return spoken, said
+    return covered, said
 
 
 @torch.no_grad()
@@ -173,10 +174,10 @@ def _task(
     usable = dataset.valid & (labels.classes != UNKNOWN)
     usable[: windows.window - 1] = False
     last = max(refit.fitted_until - labels.reach, 0)  # the first bar whose label is not over
-    cut = max(refit.fitted_until - round(refit.fitted_until * params.calibration_fraction), 0)
+    calibration_start = max(refit.fitted_until - round(refit.fitted_until * params.calibration_fraction), 0)
     generator = np.random.default_rng(stream_seed(seed, f"signals samples refit {refit.version}"))
-    fit = _rows(usable, 0, max(cut - labels.reach, 0)).draw(params.max_samples, generator)
-    calibration = _rows(usable, cut, last).draw(max(params.max_samples // 2, LEAST_SAMPLES), generator)
+    fit = _rows(usable, 0, max(calibration_start - labels.reach, 0)).draw(params.max_samples, generator)
+    calibration = _rows(usable, calibration_start, last).draw(max(params.max_samples // 2, LEAST_SAMPLES), generator)
     if min(len(fit), len(calibration)) < LEAST_SAMPLES:
         return None
     return _Task(model, refit, fit, calibration, windows, labels, params, seed, device)

@@ -13,17 +13,17 @@ ECE_BINS = 15
 
 
 def out_of_sample(
-    probabilities: Float32Array, spoken: BoolArray, labels: Labels, start: int, prior: FloatArray
+    probabilities: Float32Array, covered: BoolArray, labels: Labels, start: int, prior: FloatArray
 ) -> dict[str, float]:
-    """Scores [T', N, 3] probabilities of bars `start` on, where `spoken` [T', N] and a label is known.
+    """Scores [T', N, 3] probabilities of bars `start` on, where `covered` [T', N] and a label is known.
 
     Returns:
         log_loss; prior_log_loss, that of always saying the class shares of the fit sample; accuracy; ece
         (`expected_calibration_error`); ic (`information_coefficient` of up less down). Empty if nothing can be
         scored; ic is left out where no bar has two symbols to rank.
     """
-    classes = labels.classes[start : start + len(spoken)]
-    known = spoken & (classes != UNKNOWN)
+    classes = labels.classes[start : start + len(covered)]
+    known = covered & (classes != UNKNOWN)
     if not known.any():
         return {}
     said, happened = probabilities[known].astype(np.float64), classes[known]
@@ -34,7 +34,7 @@ def out_of_sample(
         "ece": expected_calibration_error(said, happened),
     }
     view = np.where(known, probabilities[..., 2] - probabilities[..., 0], np.nan)
-    coefficient = information_coefficient(view, np.where(known, labels.forward[start : start + len(spoken)], np.nan))
+    coefficient = information_coefficient(view, np.where(known, labels.forward[start : start + len(covered)], np.nan))
     return scores | ({"ic": coefficient} if np.isfinite(coefficient) else {})
 
 

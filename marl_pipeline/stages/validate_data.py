@@ -1,16 +1,19 @@
 """Stage `validate_data`: finds what is wrong with the ingested bars, writes the report and what is to be hidden.
 
-`check_file` does the same for any file of bars (`marl data check FILE`), without the pipeline.
+`check_source` does the same for any source of bars (`marl data check FILE`), without the pipeline.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params
+from marl_pipeline.data.coverage import span_in_words
+from marl_pipeline.data.intake import OWN_FILES, take_in
 from marl_pipeline.data.quality import QualityResult, check
 from marl_pipeline.data.quality.report import build_report
 from marl_pipeline.errors import UserError
@@ -49,57 +52,64 @@ def _hits(result: QualityResult) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What a check of one file found: `report` as in data/validation_report.json, `failed` the line that would have
-    stopped the stage, if any."""
+    """What a check of one source found.
+
+    Attributes:
+        file: what was read.
+        report: as in data/validation_report.json.
+        failed: the line that would have stopped the stage, if any.
+        notes: what has to be said of the universe and the companions.
+        companions: of each its rows, symbols and span.
+        profile: the text of a profile that reads this source.
+    """
 
     file: str
     report: dict[str, Any]
     failed: str | None
+    notes: Sequence[str]
+    companions: Mapping[str, Any]
+    profile: str
 
     def as_json(self) -> dict[str, Any]:
-        return {"file": self.file, "failed": self.failed, **self.report}
+        beside = {"notes": list(self.notes), "companions": dict(self.companions), "profile": self.profile}
+        return {"file": self.file, "failed": self.failed, **self.report, **beside}
 
     def table(self) -> RenderableType:
-        """The findings as a table for a terminal."""
-        return report_table(self.report, self.file)
+        """The findings as a table for a terminal, then what was said of the companions."""
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [Text(f"{name}: {span_in_words(entry)}") for name, entry in self.companions.items()]
+        return Group(report_table(self.report, self.file), *lines, *(Text(f"Note: {note}") for note in self.notes))
 
 
-def check_file(
-    path: Path,
-    params: Params,
-    *,
-    frequency: str | None = None,
-    timezone: str | None = None,
-    calendar: str | None = None,
-) -> FileCheck:
-    """Checks a csv or parquet file (or a folder of them), one symbol being enough; writes nothing.
+def check_source(params: Params, profile: str) -> FileCheck:
+    """Checks what `data` of the parameters names, one symbol being enough; writes nothing.
+
+    The bars and companions are read as the stage ingest reads them, and refused where it refuses them.
 
     Args:
-        path: the bars.
-        params: of the pipeline; `data` gives what the next three do not.
-        frequency: `1Day` or `1Hour`.
-        timezone: zone of timestamps that name none.
-        calendar: exchange calendar such as XNYS.
+        params: of the run.
+        profile: the text of a profile with these parameters, for the reader of the result.
 
     Raises:
-        UserError: the file cannot be read as bars.
+        UserError: the bars or a companion cannot be read.
     """
-    from marl_pipeline.data.sources.files import read_bars
-
-    given = {"frequency": frequency, "timezone": timezone, "calendar": calendar}
-    if frequency not in (None, "1Day", "1Hour"):
-        raise UserError(f"--frequency is 1Day or 1Hour (found '{frequency}')")
-    data = params.data.model_copy(update={key: value for key, value in given.items() if value is not None})
-    data = data.model_copy(update={"path": str(path), "source": "csv" if path.suffix == ".csv" else "parquet"})
-    bars = read_bars(path, data)
+    data = params.data
+    taken = take_in(data, least=1)
     market = {"calendar": data.calendar, "frequency": data.frequency, "adjustment": data.adjustment}
-    result = check(bars, params=params.validate_data, **market)
+    result = check(taken.bars, params=params.validate_data, **market)
+    name = data.path if data.source in OWN_FILES else data.source
     failed = None
     try:
-        result.raise_fatal(str(path))
+        result.raise_fatal(name)
     except UserError as error:
         failed = str(error)
-    return FileCheck(str(path), build_report(result, params.validate_data, **market), failed)
+    report = build_report(result, params.validate_data, **market)
+    notes = list(taken.info["notes"])
+    if len(taken.info["symbols"]) == 1:
+        notes.append(f"one symbol only ({next(iter(taken.info['symbols']))}): `marl run` needs two or more")
+    return FileCheck(name, report, failed, notes, taken.info["companions"], profile)
 
 
 def report_table(report: dict[str, Any], title: str) -> RenderableType:

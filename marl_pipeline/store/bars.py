@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ def save_companions(folder: Path, companions: Companions, info: Mapping[str, Any
 def load_companions(folder: Path) -> Companions:
     """The companions that `save_companions` wrote."""
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
-    found = {name: load_table(file) if file.exists() else None for name, file in tables.items()}
+    found: dict[str, Any] = {name: load_table(file) if file.exists() else None for name, file in tables.items()}
     return Companions(**found, benchmark_name=str(load_info(folder)["benchmark"]))
 
 
@@ -106,3 +107,19 @@ def save_table(file: Path, table: pd.DataFrame) -> None:
 def load_table(file: Path) -> pd.DataFrame:
     """One table that `save_table` wrote, its moments in datetime64[us]."""
     return pd.read_parquet(file, engine="pyarrow")
+
+
+def replace_table(file: Path, table: pd.DataFrame) -> None:
+    """Writes one table as `save_table` does, whole or not at all.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be written to.
+    """
+    partial = file.with_name(f".partial-{file.name}")
+    try:
+        save_table(partial, table)
+        os.replace(partial, file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)

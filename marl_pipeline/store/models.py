@@ -42,9 +42,9 @@ def load_signals(folder: Path) -> Signals:
 
 
 def load_refits(folder: Path) -> tuple[Refit, ...]:
-    """When each version of the encoder was fitted and for which bars it speaks."""
+    """When each version of the encoder was fitted and for which bars it is valid."""
     versions = read_json(folder / "metadata.json", "pretrain_encoder")["versions"]
-    return tuple(Refit(one["version"], one["fitted_until"], Span(*one["speaks"])) for one in versions)
+    return tuple(Refit(one["version"], one["fitted_until"], Span(*one["valid_bars"])) for one in versions)
 
 
 def load_embeddings(folder: Path, version: int) -> Embeddings:
@@ -94,7 +94,7 @@ def refit_record(refit: Refit) -> dict[str, Any]:
     return {
         "version": refit.version,
         "fitted_until": refit.fitted_until,
-        "speaks": [refit.speaks.start, refit.speaks.stop],
+        "valid_bars": [refit.valid_bars.start, refit.valid_bars.stop],
     }
 
 

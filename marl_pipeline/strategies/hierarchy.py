@@ -10,7 +10,7 @@ import torch
 
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.config import S, Section, overridden
-from marl_pipeline.data.windows import Window, split, version_in_force
+from marl_pipeline.data.windows import Window, active_version, split
 from marl_pipeline.evaluation.records import Record
 from marl_pipeline.evaluation.walk_forward import trade as trade_policy
 from marl_pipeline.store.models import load_embeddings, load_refits, load_signals
@@ -63,7 +63,7 @@ def learn(phase: str, work: Work, before: Path | None) -> Learned:
 
 def trade(work: Work, policy: Path, window: Window) -> Record:
     """See `strategies.kind.Kind`."""
-    market = _market(work, version_in_force(load_refits(work.root / ENCODER), window.test.start).version)
+    market = _market(work, active_version(load_refits(work.root / ENCODER), window.test.start).version)
     tiers = _tiers(work)
     weights, tuning = fine_tune(
         market,

@@ -18,7 +18,7 @@ from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.common.algorithm import Algorithm, Policy
 from marl_pipeline.algos.common.inputs import Inputs
-from marl_pipeline.data.windows import Span, Window, split, version_in_force
+from marl_pipeline.data.windows import Span, Window, active_version, split
 from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
@@ -67,7 +67,7 @@ def learn(phase: str, work: Work, before: Path | None) -> Learned:
 
 def trade(work: Work, policy: Path, window: Window) -> Record:
     """See `strategies.kind.Kind`."""
-    venue = Venue.of(work, version_in_force(load_refits(work.root / ENCODER), window.test.start).version)
+    venue = Venue.of(work, active_version(load_refits(work.root / ENCODER), window.test.start).version)
     learned = load_policy(task_of(work, venue, window.test), load_weights(policy, NETWORK))
     view, environment = venue.portfolio(window.test)
     return trade_policy(environment, learned, work.dataset.panel, window=window.index, seed=work.seed, view=view)

@@ -107,14 +107,14 @@ def _learned(strategy: AlgorithmStrategy, code: Code) -> dict[str, Specification
     begins = strategy.settings.get("learning_starts", chosen.as_dict().get("learning_starts", 0))
     if strategy.timesteps < begins:
         raise UserError(f"{strategy.timesteps} timesteps end before learning begins at {begins}: train longer")
-    entry = registry.entry(strategy.algo)
+    registered = registry.registered(strategy.algo)
     engines = {
         "torch": ["data_parallel"] if strategy.workers == 1 else ["data_parallel", "ray_train"],
         "ray": ["data_parallel", "ray_train"],
         "rllib": ["rllib"],
         "sb3": ["sb3"],
     }[engine]
-    own = [entry.settings.__module__, entry.algorithm.__module__]
+    own = [registered.settings.__module__, registered.algorithm.__module__]
     digest = code.digest([LEARNED, *own, *(f"marl_pipeline.training.engines.{name}" for name in engines)])
     options = {
         "algo": strategy.algo,

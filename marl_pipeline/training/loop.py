@@ -146,7 +146,7 @@ def train(
     label: str,
     on_step: OnStep,
 ) -> Run:
-    """Trains until `timesteps` environment steps are taken (the last iteration is played out) or a callback stops it.
+    """Trains until `timesteps` environment steps are taken (the last iteration is completed) or a callback stops it.
 
     Args:
         environment: what the algorithm was built on, for callbacks that change it.
@@ -163,7 +163,7 @@ def train(
     seconds, timed_steps, unsaved = 0.0, 0, 0
     while not training.over:
         began = time.perf_counter()
-        iteration = algorithm.advance()
+        iteration = algorithm.iterate()
         seconds += time.perf_counter() - began
         before = training.steps
         training.steps += iteration.steps

@@ -1,7 +1,7 @@
-"""A small environment with choices and ranges, clocks, deaths and both kinds of ends: say what you are told.
+"""A small environment with choices and ranges, clocks, deaths and both kinds of ends: repeat what is observed.
 
 Two groups: `speakers` (2 agents) hear two symbols and earn a half for each that they repeat; the first choice has a
-fourth option that is never allowed, and the second speaker dies after 3 steps. `driver` (1 agent) is told two numbers
+fourth option that is never allowed, and the second speaker dies after 3 steps. `driver` (1 agent) observes two numbers
 in [-2, 3] at every 2nd step, sets its two levers then, and loses the mean square of their distance at each step.
 Episodes are truncated after 6 steps and terminate before with probability 0.05 per step.
 """
@@ -25,12 +25,12 @@ class Echo:
         self.num_envs, self.device, self.state_size = num_envs, torch.device("cpu"), 1
         self.groups = {
             "speakers": GroupSpec(2, {"heard": (5,)}, MultiDiscrete((4, 2))),
-            "driver": GroupSpec(1, {"told": (2,), "clock": ()}, Continuous(2, -2.0, 3.0)),
+            "driver": GroupSpec(1, {"targets": (2,), "clock": ()}, Continuous(2, -2.0, 3.0)),
         }
         self._generator = torch.Generator().manual_seed(seed)
         self._step = torch.zeros(num_envs, dtype=torch.int64)
         self._heard = torch.zeros(num_envs, 2, 2, dtype=torch.int64)
-        self._told = torch.zeros(num_envs, 2)
+        self._targets = torch.zeros(num_envs, 2)
         self._levers = torch.zeros(num_envs, 2)
         self._terminated = torch.zeros(num_envs, dtype=torch.bool)
 
@@ -45,13 +45,13 @@ class Echo:
         self._levers = torch.where(decides, actions["driver"][:, 0], self._levers)
         present = self._present()
         said = (actions["speakers"] == self._heard).float().mean(-1) * present
-        lost = -(self._levers - self._told).square().mean(-1, keepdim=True)
+        lost = -(self._levers - self._targets).square().mean(-1, keepdim=True)
         self._step = self._step + 1
         self._terminated = torch.rand(self.num_envs, generator=self._generator) < 0.05
         symbols = [torch.randint(0, n, (self.num_envs, 2), generator=self._generator) for n in (3, 2)]
         self._heard = torch.stack(symbols, -1)
         numbers = torch.rand(self.num_envs, 2, generator=self._generator) * 5 - 2
-        self._told = torch.where((self._step % 2 == 0).unsqueeze(-1), numbers, self._told)
+        self._targets = torch.where((self._step % 2 == 0).unsqueeze(-1), numbers, self._targets)
         return self._timestep(said, lost)
 
     def _present(self) -> Tensor:
@@ -64,13 +64,13 @@ class Echo:
         future = (~self._terminated).float().unsqueeze(-1)
         clock = (1 - self._step % 2).unsqueeze(-1)
         one = torch.ones(e, 1, dtype=torch.bool)
-        told = self._told.unsqueeze(1)
+        targets = self._targets.unsqueeze(1)
         return Timestep(
             groups={
                 "speakers": GroupStep({"heard": heard}, allowed, present, present, said, future * present),
                 "driver": GroupStep(
-                    {"told": told, "clock": clock.float()}, torch.ones(e, 1, 0, dtype=torch.bool), clock.bool(), one,
-                    lost, future,
+                    {"targets": targets, "clock": clock.float()}, torch.ones(e, 1, 0, dtype=torch.bool), clock.bool(),
+                    one, lost, future,
                 ),
             },
             state=self._step.float().unsqueeze(-1) / EPISODE,
@@ -82,11 +82,11 @@ class Echo:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "step": self._step, "heard": self._heard, "told": self._told, "levers": self._levers,
+            "step": self._step, "heard": self._heard, "targets": self._targets, "levers": self._levers,
             "terminated": self._terminated, "generator": self._generator.get_state(),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._step, self._heard, self._told = state["step"], state["heard"], state["told"]
+        self._step, self._heard, self._targets = state["step"], state["heard"], state["targets"]
         self._levers, self._terminated = state["levers"], state["terminated"]
         self._generator.set_state(state["generator"])

@@ -29,14 +29,14 @@ class Leaving:
     def reset(self, where: Tensor | None = None) -> Timestep:
         where = torch.ones(self.num_envs, dtype=torch.bool) if where is None else where
         self._step, self._left = self._step.masked_fill(where, 0), self._left & ~where
-        return self._told(torch.zeros(self.num_envs))
+        return self._timestep(torch.zeros(self.num_envs))
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
         self._left = self._left | (actions["pair"][:, 1] == 1)
         self._step = self._step + 1
-        return self._told(torch.where(self._left, 1.0, 0.5))
+        return self._timestep(torch.where(self._left, 1.0, 0.5))
 
-    def _told(self, earned: Tensor) -> Timestep:
+    def _timestep(self, earned: Tensor) -> Timestep:
         ended = self._step >= EPISODE
         present = torch.stack([torch.ones_like(self._left), ~self._left], -1)
         over = self._step / EPISODE

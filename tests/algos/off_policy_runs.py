@@ -29,9 +29,9 @@ def constant(value: float) -> dict[str, Any]:
     return {"kind": "constant", "start": value, "end": value, "share": 1.0}
 
 
-def turns(algorithm: Algorithm, count: int) -> None:
+def iterate(algorithm: Algorithm, count: int) -> None:
     for _ in range(count):
-        algorithm.advance()
+        algorithm.iterate()
 
 
 def bytes_of(algorithm: Algorithm) -> bytes:
@@ -41,18 +41,18 @@ def bytes_of(algorithm: Algorithm) -> bytes:
     return buffer.getvalue()
 
 
-def check_kill_and_resume(make: Callable[[], Algorithm], folder: Path, *, at: int, turns_in_all: int) -> None:
-    """A run that is killed after `at` turns and resumed ends in the bytes of an undisturbed one."""
+def check_kill_and_resume(make: Callable[[], Algorithm], folder: Path, *, at: int, total_iterations: int) -> None:
+    """A run that is killed after `at` iterations and resumed ends in the bytes of an undisturbed one."""
     undisturbed = make()
-    turns(undisturbed, turns_in_all)
+    iterate(undisturbed, total_iterations)
     killed = make()
-    turns(killed, at)
+    iterate(killed, at)
     FileCheckpointer(folder).save(killed.state_dict())
     resumed = make()
     saved = FileCheckpointer(folder).load()
     assert saved is not None
     resumed.load_state_dict(saved)
-    turns(resumed, turns_in_all - at)
+    iterate(resumed, total_iterations - at)
     assert_equal_states(undisturbed.state_dict(), resumed.state_dict(), "state")
     assert not_equal(make().state_dict(), resumed.state_dict()), "the run changed nothing"
 
@@ -84,7 +84,7 @@ def not_equal(first: Any, second: Any) -> bool:
 
 
 def greedy_rewards(environment: Environment, policy: Policy, steps: int) -> dict[str, float]:
-    """Mean reward per step, copy and agent of each group under the greedy policy."""
+    """Mean reward per step, environment and agent of each group under the greedy policy."""
     timestep, memory = environment.reset(), policy.start(environment.num_envs)
     earned = dict.fromkeys(environment.groups, 0.0)
     for _ in range(steps):

@@ -2,8 +2,8 @@
 
 Everybody is shown a target and earns by hitting it: `choosers` name one of 3, `pickers` a pair, `movers` a point in
 [-1, 1]^2 (minus the squared distance). With `recall` the choosers are shown it in the first step of an episode only
-and must remember it. From the `death`-th step on the second mover of every other copy is dead. Episodes have 5 steps:
-copies with an even number terminate, the others are truncated.
+and must remember it. From the `death`-th step on the second mover of every other environment is dead. Episodes have 5
+steps: environments with an even number terminate, the others are truncated.
 """
 
 from __future__ import annotations

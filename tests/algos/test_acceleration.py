@@ -41,9 +41,9 @@ def learner(name: str, given: Mapping[str, Any] | None = None, **acceleration: A
     return registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
 
 
-def after(algorithm: Algorithm, turns: int) -> dict[str, float]:
-    for _ in range(turns):
-        metrics = algorithm.advance().metrics
+def after(algorithm: Algorithm, iterations: int) -> dict[str, float]:
+    for _ in range(iterations):
+        metrics = algorithm.iterate().metrics
     return dict(metrics)
 
 
@@ -53,7 +53,7 @@ def test_every_algorithm_is_here() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_rounds_the_figures_and_no_more(name: str) -> None:
-    """Of the first turn: later ones learn from other actions, because near ties are decided by rounding."""
+    """Of the first iteration: later ones learn from other actions, because near ties are decided by rounding."""
     exact, rounded = after(learner(name), 1), after(learner(name, precision="bfloat16"), 1)
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.1, abs=0.05)

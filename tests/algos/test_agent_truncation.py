@@ -25,9 +25,9 @@ LEAVES, EPISODE = 2, 5
 
 
 class Shift:
-    """Two workers earn 1 at every step; the shift of the second is cut after LEAVES steps, the first works on until
-    the episode ends after EPISODE steps. Both observe the same constant, so that one value stands for every moment:
-    whoever is told that a cut is an end learns less than 1 / (1 - gamma)."""
+    """Two workers earn 1 at every step; the shift of the second is truncated after LEAVES steps, the first works on
+    until the episode ends after EPISODE steps. Both observe the same constant, so that one value stands for every
+    moment: a learner that takes a truncation for an end learns less than 1 / (1 - gamma)."""
 
     def __init__(self, num_envs: int, seed: int = 0, *, terminates: bool = False, acts_on: bool = False) -> None:
         del seed
@@ -82,15 +82,15 @@ def test_one_that_acts_on_breaks_it() -> None:
 
 
 def test_advantages_end_with_the_agent_by_hand() -> None:
-    """The first agent goes on; the second is cut by step 1, where its last observation is worth 40."""
+    """The first agent goes on; the second is truncated by step 1, where its last observation is worth 40."""
     both = lambda *rows: torch.tensor(rows).unsqueeze(1)  # noqa: E731  [L, 1, 2]
     found = generalised_advantages(
         reward=both((1.0, 1.0), (1.0, 1.0), (1.0, 0.0)),
         discount=both((1.0, 1.0), (1.0, 1.0), (1.0, 0.0)),
         acts=both((True, True), (True, True), (True, False)),
         value=both((10.0, 10.0), (20.0, 20.0), (30.0, 99.0)),
-        cut=both((False, False), (False, True), (False, False)),
-        cut_value=both((0.0, 0.0), (7.0, 40.0), (0.0, 0.0)),
+        done=both((False, False), (False, True), (False, False)),
+        final_value=both((0.0, 0.0), (7.0, 40.0), (0.0, 0.0)),
         last_value=torch.tensor([[60.0, 99.0]]),
         gamma=0.5,
         gae_lambda=0.5,
@@ -166,7 +166,7 @@ def test_on_policy_values_are_those_of_one_who_goes_on() -> None:
     learner = registry.build("ippo", environment, inputs(environment), settings, seed=0, timesteps=10_000)
     assert isinstance(learner, OnPolicy)
     for _ in range(80):
-        learner.advance()
+        learner.iterate()
     group = learner.groups["pair"]
     assert group.norm is not None
     value, _ = group.critic(torch.ones(1, 2, 1), None, torch.ones(1, 2, dtype=torch.bool), None)
@@ -185,7 +185,7 @@ def test_action_values_are_those_of_one_who_goes_on() -> None:
     assert isinstance(learner, IDQN)
     figures: Mapping[str, float] = {}
     for _ in range(60):
-        figures = learner.advance().metrics
+        figures = learner.iterate().metrics
     assert figures["q_mean"] == pytest.approx(FOREVER, rel=0.1)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from marl_pipeline.algos.common.gae import generalised_advantages
 
 
-def plain(reward, discount, acts, value, cut, cut_value, last_value, gamma, lam):
+def plain(reward, discount, acts, value, done, final_value, last_value, gamma, lam):
     """One agent, as sums over the decisions that follow: no recursion shared with the implementation."""
     steps = len(reward)
     decisions = []  # (step, discounted reward, discount, next value, next decision in the same episode or None)
@@ -21,8 +21,8 @@ def plain(reward, discount, acts, value, cut, cut_value, last_value, gamma, lam)
         while True:
             total += factor * reward[k]
             factor *= gamma * discount[k]
-            if cut[k]:
-                decisions.append((t, total, factor, cut_value[k], None))
+            if done[k]:
+                decisions.append((t, total, factor, final_value[k], None))
                 break
             k += 1
             if k == steps:
@@ -32,8 +32,8 @@ def plain(reward, discount, acts, value, cut, cut_value, last_value, gamma, lam)
                 decisions.append((t, total, factor, value[k], k))
                 break
     by_step = {}
-    for t, total, factor, following, successor in reversed(decisions):
-        delta = total + factor * following - value[t]
+    for t, total, factor, next_value, successor in reversed(decisions):
+        delta = total + factor * next_value - value[t]
         by_step[t] = delta + (factor * lam * by_step[successor] if successor is not None else 0.0)
     return [by_step.get(t, 0.0) for t in range(steps)]
 
@@ -50,17 +50,17 @@ def test_advantages_equal_the_sums_they_stand_for(seed, steps, lam, gamma):
     reward, value = uniform(steps, envs, agents) - 0.5, uniform(steps, envs, agents)
     discount = (uniform(steps, envs, agents) > 0.2).double()
     acts = uniform(steps, envs, agents) > 0.4
-    cut = uniform(steps, envs) > 0.75
-    cut_value, last_value = uniform(steps, envs, agents), uniform(envs, agents)
+    done = uniform(steps, envs) > 0.75
+    final_value, last_value = uniform(steps, envs, agents), uniform(envs, agents)
     result = generalised_advantages(
-        reward=reward, discount=discount, acts=acts, value=value, cut=cut, cut_value=cut_value,
+        reward=reward, discount=discount, acts=acts, value=value, done=done, final_value=final_value,
         last_value=last_value, gamma=gamma, gae_lambda=lam,
     )  # fmt: skip
     for e in range(envs):
         for a in range(agents):
             expected = plain(
                 reward[:, e, a].tolist(), discount[:, e, a].tolist(), acts[:, e, a].tolist(), value[:, e, a].tolist(),
-                cut[:, e].tolist(), cut_value[:, e, a].tolist(), last_value[e, a].item(), gamma, lam,
+                done[:, e].tolist(), final_value[:, e, a].tolist(), last_value[e, a].item(), gamma, lam,
             )  # fmt: skip
             assert result.advantage[:, e, a].tolist() == pytest.approx(expected, abs=1e-12)
     live = acts
@@ -74,8 +74,8 @@ def test_a_decision_every_second_step_earns_both_rewards():
         discount=torch.ones(4, 1, 1),
         acts=torch.tensor([True, False, True, False]).reshape(4, 1, 1),
         value=column(10.0, 99.0, 20.0, 99.0),
-        cut=torch.zeros(4, 1, dtype=torch.bool),
-        cut_value=torch.zeros(4, 1, 1),
+        done=torch.zeros(4, 1, dtype=torch.bool),
+        final_value=torch.zeros(4, 1, 1),
         last_value=torch.full((1, 1), 40.0),
         gamma=0.5,
         gae_lambda=0.0,

@@ -11,7 +11,7 @@ from marl_pipeline.algos.idqn import IDQN, IDQNSettings
 from marl_pipeline.envs.protocol import GroupStep, Timestep
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.recurrent import RecurrentState
-from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
+from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, iterate, preset
 from tests.algos.toy import Colours
 
 NETWORK = {
@@ -22,7 +22,7 @@ PRIORITIES = {"exponent": 0.6, "importance": constant(0.5), "floor": 1e-3}
 SMALL = {
     "network": NETWORK, "reward_scale": 1.0, "gamma": 0.5, "n_step": 1, "look_ahead": 2, "batch": 32, "train_freq": 4,
     "gradient_steps": 4, "buffer_size": 2000, "learning_starts": 64,
-    "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
+    "optimizer": {"kind": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def toy(seed=0, timesteps=4000, **changes):
 @pytest.mark.parametrize("changes", [{}, {"double": False}, {"reward": "team", "n_step": 3, "look_ahead": 4}])
 def test_the_temporal_difference_term_by_term(changes):
     algorithm = toy(**changes)
-    turns(algorithm, 6)
+    iterate(algorithm, 6)
     s = algorithm._settings
     with torch.no_grad():
         for p in algorithm._target.parameters():
@@ -79,7 +79,7 @@ def values_of(networks, algorithm, group, observation):
 )
 def test_groups_with_different_clocks_and_actions_learn_their_optimum(changes):
     algorithm = toy(timesteps=6400, **changes)
-    turns(algorithm, 200)
+    iterate(algorithm, 200)
     earned = greedy_rewards(Colours(64, 99), algorithm.policy, 8)
     assert earned["workers"] > 0.95
     assert earned["boss"] > 0.95
@@ -88,22 +88,22 @@ def test_groups_with_different_clocks_and_actions_learn_their_optimum(changes):
 @pytest.mark.parametrize("at", [1, 3, 6])
 @pytest.mark.parametrize("changes", [{}, {"priorities": PRIORITIES}], ids=["uniform", "prioritised"])
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, at, changes):
-    check_kill_and_resume(lambda: toy(**changes), tmp_path, at=at, turns_in_all=8)
+    check_kill_and_resume(lambda: toy(**changes), tmp_path, at=at, total_iterations=8)
 
 
 def test_same_seed_same_bytes_and_another_seed_others():
     first, second, other = toy(0), toy(0), toy(1)
     for algorithm in (first, second, other):
-        turns(algorithm, 4)
+        iterate(algorithm, 4)
     assert bytes_of(first) == bytes_of(second)
     assert bytes_of(first) != bytes_of(other)
 
 
-def test_updates_change_every_weight_and_the_target_follows():
+def test_updates_change_every_weight_and_the_target_moves():
     algorithm = toy(target={"every": 1, "rate": 0.5})
     before = {name: value.clone() for name, value in algorithm._learned.state_dict().items()}
     old = {name: value.clone() for name, value in algorithm._target.state_dict().items()}
-    turns(algorithm, 8)
+    iterate(algorithm, 8)
     for name, value in algorithm._learned.state_dict().items():
         assert not torch.equal(before[name], value), name
         assert not torch.equal(old[name], algorithm._target.state_dict()[name]), name
@@ -189,7 +189,7 @@ def test_a_known_duelling_value():
         ({"network": NETWORK | {"recurrence": "gru"}}, "idqn: network.recurrence must be none"),
         (
             {"buffer_size": 16, "learning_starts": 16, "look_ahead": 3},
-            "buffer_size is too small: 2 steps in each of 8 copies.*at least 32",
+            "buffer_size is too small: 2 steps in each of 8 environments.*at least 32",
         ),
         ({"n_step": 5}, "look_ahead 2 is shorter than n_step 5"),
     ],

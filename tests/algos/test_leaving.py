@@ -64,7 +64,7 @@ def test_the_value_of_who_has_left_is_learned(name: str, critic: str | None) -> 
     learner = registry.build(name, environment, inputs, settings, seed=0, timesteps=16 * 5 * 200)
     assert isinstance(learner, OnPolicy)
     for _ in range(200):
-        learner.advance()
+        learner.iterate()
     assert float(greedy_returns(Leaving(2), learner.policy).mean()) == EPISODE
     group = learner.groups["pair"]
     assert group.norm is not None

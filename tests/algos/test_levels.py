@@ -22,12 +22,12 @@ def earned(name: str, width: int, seed: int) -> float:
         name, environment, DenseInputs(environment.groups), chosen.settings, seed=seed, timesteps=STEPS
     )
     for _ in range(STEPS // (chosen.envs * chosen.settings.horizon)):
-        algorithm.advance()
+        algorithm.iterate()
     return float(greedy_returns(Signs(64, 1000 + seed, width), algorithm.policy).mean())
 
 
 @pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("name", ["ippo", "mappo"])
-def test_a_number_is_seen_whatever_its_fellows(name: str, width: int) -> None:
+def test_a_number_is_seen_whatever_the_others(name: str, width: int) -> None:
     """Two equal numbers, or one alone, have no shape but a level: layer normalisation would make zeros of them."""
     assert statistics.median(earned(name, width, seed) for seed in range(3)) == EPISODE

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from marl_pipeline.algos.common.rollout import Experience
 from marl_pipeline.algos.ppo import PPO, Batch, Losses, _standardise
 from marl_pipeline.nn.distributions import Categorical
-from marl_pipeline.nn.reduction import ALONE
+from marl_pipeline.nn.reduction import NO_REDUCTION
 from marl_pipeline.nn.value_norm import ValueNorm
 from tests.algos.learners import settings
 
@@ -169,9 +169,9 @@ def experience(
         present=flag,
         reward=shaped(torch.tensor(reward)),
         discount=torch.zeros(steps, 1, 1),
-        cut=torch.ones(steps, 1, dtype=torch.bool),
+        done=torch.ones(steps, 1, dtype=torch.bool),
         truncated=torch.zeros(steps, 1, 1, dtype=torch.bool),
-        cut_value=torch.zeros(steps, 1, 1),
+        final_value=torch.zeros(steps, 1, 1),
         last_value=torch.zeros(1, 1),
     )
 
@@ -228,7 +228,7 @@ def test_value_normalisation_by_hand():
     assert norm.denormalise(torch.tensor([1.0])).tolist() == pytest.approx([mean + math.sqrt(variance)], abs=1e-4)
 
 
-def test_mappo_judges_in_units_of_reward_and_teaches_in_standardised_ones():
+def test_mappo_values_are_in_units_of_reward_and_teaches_in_standardised_ones():
     """A critic that says 0.5 means 2 + 0.5 x 1; returns 1 and 3 move the norm to mean 2 and variance 1 again, so the
     critic is taught -1 and 1, from 0.5: slopes 1.5 / 2 and -0.5 / 2. The advantages are 1 - 2.5 and 3 - 2.5."""
     norm = ValueNorm(decay=0.99)
@@ -246,11 +246,11 @@ def test_mappo_judges_in_units_of_reward_and_teaches_in_standardised_ones():
 def test_equal_advantages_teach_nothing(count, value):
     """The mean of equal numbers is off by a rounding, which must not be divided by itself."""
     equal = torch.full((count, 1, 1), value)
-    assert not bool(_standardise(equal, torch.ones_like(equal, dtype=torch.bool), ALONE).any())
+    assert not bool(_standardise(equal, torch.ones_like(equal, dtype=torch.bool), NO_REDUCTION).any())
 
 
 def test_advantages_that_differ_by_little_are_standardised_all_the_same():
     near = torch.tensor([1000.0, 1000.1, 1000.2, 50.0]).reshape(4, 1, 1)
     acts = torch.tensor([True, True, True, False]).reshape(4, 1, 1)
     wanted = torch.tensor([-1.5, 0.0, 1.5, 0.0]).sign() * 1.5**0.5
-    torch.testing.assert_close(_standardise(near, acts, ALONE).flatten(), wanted, atol=2e-3, rtol=0)
+    torch.testing.assert_close(_standardise(near, acts, NO_REDUCTION).flatten(), wanted, atol=2e-3, rtol=0)

@@ -1,6 +1,6 @@
 """The losses of DQN, VDN, QMIX and MADDPG by known answers: small numbers worked out by hand, and the gradients' signs.
 
-Networks are tables here: whatever is looked at, they give the values written down in the test.
+Networks are tables here: whatever they observe, they give the values written down in the test.
 """
 
 from __future__ import annotations
@@ -97,16 +97,16 @@ def decisions(valid: list[list[bool]]) -> Decisions:
 
 
 @pytest.mark.parametrize(
-    ("double", "following"),
+    ("double", "next_value"),
     [
         (True, 20.0),  # the learned network picks action 1 (5 > 1; 9 is forbidden), the target says 20 of it
         (False, 20.0),  # the target's own best of 10 and 20
     ],
 )
-def test_a_target_of_dqn(double, following):
+def test_a_target_of_dqn(double, next_value):
     error, value = idqn(double=double)._temporal_differences("pair", decisions([[True, True]]))
     assert value.tolist() == [[1.0, 7.0]]
-    assert error.tolist() == [[1.0 - (0.5 + 0.5 * following), 7.0 - -1.0]], "no value after a factor of 0"
+    assert error.tolist() == [[1.0 - (0.5 + 0.5 * next_value), 7.0 - -1.0]], "no value after a factor of 0"
 
 
 def test_double_dqn_values_the_choice_of_the_learned_network_by_the_target():
@@ -138,13 +138,13 @@ def test_rewards_are_scaled_before_they_are_learned():
 
 def test_the_loss_of_dqn_is_hubers_weighted_by_importance_over_the_decisions(monkeypatch):
     """Errors 0.5 and 3 (beyond delta 1): 0.5 x 0.25 and 1 x (3 - 0.5); the third entry is no decision."""
-    of = idqn(huber=1.0, target={"every": 10**6, "rate": 1.0})
+    of = idqn(huber_delta=1.0, target={"every": 10**6, "rate": 1.0})
     weight = of._networks["pair"].values
     known = torch.tensor([[0.5, 3.0], [0.0, 0.0]])
     monkeypatch.setattr(of, "_errors", lambda group, found: (known + 0.0 * weight.sum(), known * 0 + 2.0))
     monkeypatch.setattr(of, "_draw", lambda: (torch.tensor([0, 1]), torch.tensor([0.5, 1.0])))
     monkeypatch.setattr(of._replay, "decisions", lambda *_, **__: decisions([[True, True], [True, False]]))
-    monkeypatch.setattr(of._descent, "step", lambda loss, progress, rows: rows.float())
+    monkeypatch.setattr(of._optimizer, "step", lambda loss, progress, rows: rows.float())
     loss, _, rows = of._update().tolist()
     assert loss == pytest.approx(0.5 * (0.125 + 2.5) / 3)
     assert rows == 3
@@ -168,8 +168,8 @@ def qmix(mixer: nn.Module, target_mixer: nn.Module, **changes: object) -> QMIX:
 
 
 def window(terminated: tuple[bool, bool] = (False, False), valid: tuple[bool, bool] = (True, True)) -> Windows:
-    """Two steps of one copy: both agents take action 0, then both action 1; the team earns 1, then 2. Action 2 is
-    always forbidden; agent 1 does not act at the second step."""
+    """Two steps of one environment: both agents take action 0, then both action 1; the team earns 1, then 2. Action 2
+    is always forbidden; agent 1 does not act at the second step."""
     nothing = torch.zeros(2, 1, dtype=torch.bool)
     acts = [[[True, True]], [[True, False]], [[True, True]]]
     return Windows(
@@ -177,7 +177,7 @@ def window(terminated: tuple[bool, bool] = (False, False), valid: tuple[bool, bo
         taken={"pair": Taken(torch.tensor([[[0, 0]], [[1, 1]]]), torch.zeros(2, 1, 2), torch.ones(2, 1, 2))},
         team_reward=torch.tensor([[1.0], [2.0]]),
         terminated=torch.tensor(terminated).unsqueeze(-1),
-        cut=nothing,
+        truncated=nothing,
         valid=torch.tensor(valid).unsqueeze(-1),
         ends=nothing,
         memory={},
@@ -275,7 +275,7 @@ def maddpg(**changes: object) -> MADDPG:
     """Critics Q_i = 10 + 2 a_0 + 1 a_1 and their twins 4 below it (in the target 2 above, twins 6), actors at 0."""
     env = Still(DRIVERS)
     small = {
-        "network": CRITIC, "critics": 2, "critic_sees": "observations", "raw_penalty": 0.0,
+        "network": CRITIC, "critics": 2, "critic": "observations", "raw_penalty": 0.0,
         "reward_scale": 1.0, "buffer_size": 100, "learning_starts": 10, "exploration": constant(0.0),
     }  # fmt: skip
     made = MADDPG(env, DenseInputs(env.groups), preset(MADDPGSettings, "maddpg", small | changes), seed=0,

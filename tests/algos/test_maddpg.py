@@ -12,7 +12,7 @@ from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.play import greedy_returns
 from tests.algos.echo import Echo
-from tests.algos.off_policy_runs import PRESETS, bytes_of, check_kill_and_resume, preset, turns
+from tests.algos.off_policy_runs import PRESETS, bytes_of, check_kill_and_resume, iterate, preset
 
 PRESET = YAML(typ="safe").load(PRESETS / "maddpg.yaml")
 NETWORK = {"hidden": [32], "activation": "relu", "recurrence": "none", "share_parameters": True}
@@ -25,9 +25,10 @@ def constant(value):
 
 
 def settings(**overrides):
-    descent = {"optimizer": "adam", "learning_rate": constant(0.01), "epsilon": 1e-8, "max_grad_norm": 10.0}
+    optimizer = {"kind": "adam", "learning_rate": constant(0.01), "epsilon": 1e-8, "max_grad_norm": 10.0}
     small = {
-        "network": NETWORK, "actor": descent, "critic": descent, "batch": 64, "gradient_steps": 1, "buffer_size": 4000,
+        "network": NETWORK, "actor_optimizer": optimizer, "critic_optimizer": optimizer, "batch": 64,
+        "gradient_steps": 1, "buffer_size": 4000,
         "learning_starts": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
@@ -64,13 +65,13 @@ def random_view(rows: int, generator: torch.Generator) -> View:
 
 
 def random_batch(agent: MADDPG, rows: int = 12, seed: int = 0):
-    """A view, a later one, codes in force, returns and factors, all at random."""
+    """A view, a later one, active codes, returns and factors, all at random."""
     generator = torch.Generator().manual_seed(seed)
     now, later = random_view(rows, generator), random_view(rows, generator)
     codes = agent.policy.codes
-    spoken = torch.stack([torch.randint(0, n, (rows, 2), generator=generator) for n in (4, 2)], -1)
-    in_force = {
-        "speakers": codes["speakers"].encode(spoken),
+    uttered = torch.stack([torch.randint(0, n, (rows, 2), generator=generator) for n in (4, 2)], -1)
+    active = {
+        "speakers": codes["speakers"].encode(uttered),
         "driver": torch.rand(rows, 1, 2, generator=generator) * 2 - 1,
     }
     returns = {name: torch.randn(rows, a, generator=generator) for name, a in (("speakers", 2), ("driver", 1))}
@@ -81,7 +82,7 @@ def random_batch(agent: MADDPG, rows: int = 12, seed: int = 0):
         name: codes[name].noise(torch.Size((rows, agents, codes[name].width)), generator, torch.device("cpu"))
         for name, agents in SIZES.items()
     }
-    return now, later, in_force, returns, factor, noise
+    return now, later, active, returns, factor, noise
 
 
 def plain(network, replica, agent, row):
@@ -101,8 +102,8 @@ def test_targets_are_those_of_a_plain_loop(share, critics):
     agent = learner(network=NETWORK | {"share_parameters": share}, critics=critics, reward_scale=0.3)
     for parameter in (*agent.target_actors.parameters(), *agent.target_critics.parameters()):
         parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
-    _, later, in_force, returns, factor, noise = random_batch(agent)
-    found = agent.targets(later, in_force, returns, factor, noise)
+    _, later, active, returns, factor, noise = random_batch(agent)
+    found = agent.targets(later, active, returns, factor, noise)
     for b in range(12):
         actions = []
         for name, agents in SIZES.items():
@@ -115,7 +116,7 @@ def test_targets_are_those_of_a_plain_loop(share, critics):
                     code = torch.zeros(6)
                     code[drawn[:4].argmax()] = 1.0
                     code[4 + drawn[4:].argmax()] = 1.0
-                code = code if later.acts[name][b, i] or later.truncated[name][b, i] else in_force[name][b, i]
+                code = code if later.acts[name][b, i] or later.truncated[name][b, i] else active[name][b, i]
                 actions.append(code * later.present[name][b, i])
         row = torch.cat([later.joint[b], *actions])
         for name, agents in SIZES.items():
@@ -129,10 +130,10 @@ def test_targets_are_those_of_a_plain_loop(share, critics):
 @torch.no_grad()
 def test_a_deviation_is_the_joint_row_with_one_action_replaced(share):
     agent = learner(network=NETWORK | {"share_parameters": share}, critics=2)
-    now, _, in_force, *_ = random_batch(agent)
-    row = torch.cat([now.joint, *[code.flatten(1) for code in in_force.values()]], -1)
+    now, _, active, *_ = random_batch(agent)
+    row = torch.cat([now.joint, *[code.flatten(1) for code in active.values()]], -1)
     other = torch.randn(12, 2, 6)
-    found = agent.critics["speakers"].deviating(row, other - in_force["speakers"])
+    found = agent.critics["speakers"].deviating(row, other - active["speakers"])
     for i in range(2):
         replaced = row.clone()
         start = now.joint.shape[1] + 6 * i
@@ -142,10 +143,10 @@ def test_a_deviation_is_the_joint_row_with_one_action_replaced(share):
 
 def test_an_actor_s_gradient_goes_through_its_own_action_only():
     agent = learner(network=SEPARATE, raw_penalty=0.0)
-    now, _, in_force, _, _, noise = random_batch(agent)
+    now, _, active, _, _, noise = random_batch(agent)
     nobody = {"speakers": torch.zeros(12, 2, dtype=torch.bool), "driver": torch.zeros(12, 1, dtype=torch.bool)}
     only = {**nobody, "speakers": torch.tensor([True, False]).expand(12, 2)}
-    agent.actor_loss(now, in_force, only, noise).backward()
+    agent.actor_loss(now, active, only, noise).backward()
     for weight in agent.policy.module["speakers"].parameters():
         assert bool(weight.grad[0, 0].any())
         assert not bool(weight.grad[0, 1].any())
@@ -155,25 +156,25 @@ def test_an_actor_s_gradient_goes_through_its_own_action_only():
 def test_an_actor_s_gradient_is_that_of_its_value():
     """By the chain rule with the critic alone: dQ/da at the deviating action, times da/draw of tanh."""
     agent = learner(raw_penalty=0.0)
-    now, _, in_force, _, _, noise = random_batch(agent)
+    now, _, active, _, _, noise = random_batch(agent)
     noise["driver"].zero_()
     now.present["driver"].fill_(True)
     decided = {"speakers": torch.zeros(12, 2, dtype=torch.bool), "driver": torch.ones(12, 1, dtype=torch.bool)}
     bias = agent.policy.module["driver"].output.bias
-    agent.actor_loss(now, in_force, decided, noise).backward()
+    agent.actor_loss(now, active, decided, noise).backward()
     action = agent.policy.raw("driver", now.rows["driver"]).detach().tanh().requires_grad_()
-    spoken = in_force["speakers"] * now.present["speakers"].unsqueeze(-1)
-    row = torch.cat([now.joint, spoken.flatten(1), action.flatten(1)], -1)
+    uttered = active["speakers"] * now.present["speakers"].unsqueeze(-1)
+    row = torch.cat([now.joint, uttered.flatten(1), action.flatten(1)], -1)
     agent.critics["driver"](row)[0].sum().backward()
     wanted = -(action.grad * (1 - action.detach().square())).mean((0, 1))
     assert torch.allclose(bias.grad[0, 0], wanted, atol=1e-6)
 
 
 def test_only_the_actors_move_in_the_actors_step():
-    agent = learner(learning_starts=1, batch=8, actor_every=10**6)
+    agent = learner(learning_starts=1, batch=8, policy_delay=10**6)
     before = [weight.clone() for weight in agent.policy.module.parameters()]
-    agent.advance()
-    agent.advance()
+    agent.iterate()
+    agent.iterate()
     assert all(torch.equal(a, b) for a, b in zip(before, agent.policy.module.parameters(), strict=True))
     assert any(bool(weight.grad.any()) for weight in agent.critics.parameters())
     assert all(weight.grad is None for weight in agent.policy.module.parameters())
@@ -181,18 +182,18 @@ def test_only_the_actors_move_in_the_actors_step():
 
 def test_absent_agents_and_waiting_ones_teach_nothing():
     agent = learner()
-    now, _, in_force, returns, _, noise = random_batch(agent)
+    now, _, active, returns, _, noise = random_batch(agent)
     alive = {name: torch.rand(flag.shape) < 0.5 for name, flag in now.acts.items()}
     target = {name: value.clone() for name, value in returns.items()}
-    loss = agent.critic_loss(now, in_force, target, alive)[0]
+    loss = agent.critic_loss(now, active, target, alive)[0]
     for name, flags in alive.items():
         target[name][~flags] += 1e6
-    assert torch.equal(loss, agent.critic_loss(now, in_force, target, alive)[0])
+    assert torch.equal(loss, agent.critic_loss(now, active, target, alive)[0])
     decided = now.acts
-    value = agent.actor_loss(now, in_force, decided, noise)
+    value = agent.actor_loss(now, active, decided, noise)
     for name, flags in decided.items():
         noise[name][~flags] += torch.randn_like(noise[name][~flags]) * 10
-    assert torch.equal(value, agent.actor_loss(now, in_force, decided, noise))
+    assert torch.equal(value, agent.actor_loss(now, active, decided, noise))
 
 
 def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
@@ -231,7 +232,7 @@ def test_it_learns_choices_and_ranges(share):
     for seed in range(3):
         agent = learner(envs=32, timesteps=16_000, seed=seed, network=NETWORK | {"share_parameters": share})
         assert greedy_returns(Echo(256, 99), agent.policy).mean() < best - 5
-        turns(agent, 500)
+        iterate(agent, 500)
         missing.append(float(best - greedy_returns(Echo(256, 99), agent.policy).mean()))
     assert sorted(missing)[1] < 2.5
 
@@ -243,14 +244,20 @@ class Repeats:
         return {}
 
     def act(self, timestep, memory, generator):
-        heard, told = timestep.groups["speakers"].observation["heard"], timestep.groups["driver"].observation["told"]
-        return {"speakers": torch.stack([heard[..., :3].argmax(-1), heard[..., 3:].argmax(-1)], -1), "driver": told}, {}
+        heard, targets = (
+            timestep.groups["speakers"].observation["heard"],
+            timestep.groups["driver"].observation["targets"],
+        )
+        return {
+            "speakers": torch.stack([heard[..., :3].argmax(-1), heard[..., 3:].argmax(-1)], -1),
+            "driver": targets,
+        }, {}
 
 
 VARIANTS = {
     "plain": {},
     "twins": {
-        "critics": 2, "actor_every": 2, "target_noise": 0.2, "network": SEPARATE, "critic_sees": "state",
+        "critics": 2, "policy_delay": 2, "target_noise": 0.2, "network": SEPARATE, "critic": "state",
         "exploration_noise": {"kind": "ornstein_uhlenbeck", "scale": constant(0.5), "reversion": 0.15},
         "exploration": constant(0.1),
     },
@@ -261,13 +268,13 @@ VARIANTS = {
 @pytest.mark.parametrize("at", [3, 14])
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, variant, at):
     """Before and after the first update."""
-    check_kill_and_resume(lambda: learner(**VARIANTS[variant]), tmp_path, at=at, turns_in_all=20)
+    check_kill_and_resume(lambda: learner(**VARIANTS[variant]), tmp_path, at=at, total_iterations=20)
 
 
 def test_same_seed_same_bytes_and_another_seed_others():
     first, second, other = (learner(seed) for seed in (0, 0, 1))
     for agent in (first, second, other):
-        turns(agent, 12)
+        iterate(agent, 12)
     assert bytes_of(first) == bytes_of(second)
     assert bytes_of(first) != bytes_of(other)
 
@@ -275,15 +282,15 @@ def test_same_seed_same_bytes_and_another_seed_others():
 def test_critics_of_a_state_need_one():
     env = SimpleSpread(4, seed=0)
     env.state_size = 0
-    with pytest.raises(UserError, match="critic_sees"):
-        MADDPG(env, DenseInputs(env.groups), settings(critic_sees="state"), seed=0, timesteps=100)
+    with pytest.raises(UserError, match="critic"):
+        MADDPG(env, DenseInputs(env.groups), settings(critic="state"), seed=0, timesteps=100)
 
 
 def test_the_critics_see_every_group():
     """The driver's value depends on what a speaker sees and does."""
     agent = learner()
-    now, _, in_force, *_ = random_batch(agent)
-    row = torch.cat([now.joint, *[code.flatten(1) for code in in_force.values()]], -1).requires_grad_()
+    now, _, active, *_ = random_batch(agent)
+    row = torch.cat([now.joint, *[code.flatten(1) for code in active.values()]], -1).requires_grad_()
     agent.critics["driver"](row).sum().backward()
     assert row.shape[1] == 2 * 5 + 3 + 2 * 6 + 2
     assert bool((row.grad != 0).any(0).all())

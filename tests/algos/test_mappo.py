@@ -94,7 +94,7 @@ def test_a_central_critic_needs_a_state():
 @pytest.mark.parametrize(("reward", "taught"), [("agent", set()), ("team", {"value"})])
 def test_absent_agents_teach_the_critic_of_a_team_and_nothing_else(reward, taught):
     learned = learner(Targets(16, 0), settings("mappo", critic="agent_state", reward=reward))
-    learned.advance()
+    learned.iterate()
     of = learned.learners["movers"]
     experience = learned._collector.collect(12)["movers"]
     batch = of.batch(experience, advantage=experience.value, target=experience.value)
@@ -112,7 +112,7 @@ def test_absent_agents_teach_the_critic_of_a_team_and_nothing_else(reward, taugh
 def test_memory_starts_anew_with_an_episode_and_waits_while_it_is_only_asked():
     learned = learner(Targets(16, 0), settings("mappo", {"recurrence": "gru"}))
     kept = learned._collector.collect(12)["choosers"]
-    started = torch.cat([torch.ones(1, 16, dtype=torch.bool), kept.cut[:-1]])
+    started = torch.cat([torch.ones(1, 16, dtype=torch.bool), kept.done[:-1]])
     assert torch.equal(kept.inputs["fresh"], started)
     for memory in (kept.inputs["actor_memory"], kept.inputs["critic_memory"]):
         assert not bool(memory[started].any())
@@ -131,7 +131,7 @@ def test_only_with_memory_is_a_colour_remembered(recurrence, chunk):
     chosen = settings("mappo", network, chunk=chunk, reward="agent", gamma=0.5)
     learned = learner(Targets(32, 0, recall=True), chosen, timesteps=15 * 12 * 32)
     for _ in range(15):
-        metrics = learned.advance().metrics
+        metrics = learned.iterate().metrics
     reward = metrics["choosers/reward_per_step"]
     guessing = (1 + 4 / 3) / 5
     assert reward > 0.95 if recurrence == "gru" else reward < guessing + 0.1

@@ -43,8 +43,8 @@ def test_memory_is_forgotten_where_an_episode_starts():
 def test_the_return_is_that_of_the_episodes_that_ended():
     collecting, replay = collector()
     assert collecting.collect(EPISODE - 1) == {}
-    told = collecting.collect(1)["train_return"]
+    reported = collecting.collect(1)["train_return"]
     position = torch.arange(4)
     whole = replay.windows(position, EPISODE)
     earned = sum(taken.reward.sum() for taken in whole.taken.values()) / 4
-    assert told == pytest.approx(float(earned))
+    assert reported == pytest.approx(float(earned))

@@ -47,7 +47,7 @@ def test_a_frozen_group_keeps_its_weights_and_acts_by_its_mode() -> None:
     for decision in drawn[1:]:
         assert torch.equal(decision["workers"].action, drawn[0]["workers"].action)
     assert any(not torch.equal(decision["boss"].action, drawn[0]["boss"].action) for decision in drawn[1:])
-    metrics = [algorithm.advance().metrics for _ in range(3)][-1]
+    metrics = [algorithm.iterate().metrics for _ in range(3)][-1]
     after = algorithm.weights()
     assert_same_bytes(*({k: v for k, v in w.items() if k.startswith("workers.")} for w in (after, before)))
     assert any(not torch.equal(after[k], before[k]) for k in after if k.startswith("boss."))
@@ -56,7 +56,7 @@ def test_a_frozen_group_keeps_its_weights_and_acts_by_its_mode() -> None:
 
 def test_every_group_learns_at_its_own_rate() -> None:
     algorithm = team(learning_rate=0.004)
-    metrics = algorithm.advance().metrics
+    metrics = algorithm.iterate().metrics
     assert metrics["workers/learning_rate"] == pytest.approx(0.03)
     assert metrics["boss/learning_rate"] == pytest.approx(0.004)
     for name, rate in (("workers", 0.03), ("boss", 0.004)):
@@ -77,7 +77,7 @@ def test_a_message_reaches_its_receiver_in_rollouts_and_in_the_policy() -> None:
 
 def test_weights_of_one_run_start_another_of_some_groups_or_all() -> None:
     first, second = team(), team(seed=5)
-    first.advance()
+    first.iterate()
     second.load_weights({k: v for k, v in first.weights().items() if k.startswith("boss.")})
     for name, tensor in second.weights().items():
         assert torch.equal(tensor, first.weights()[name]) == name.startswith("boss.") or tensor.unique().numel() == 1

@@ -28,7 +28,7 @@ def test_every_kind_of_action_is_learned(algorithm):
     learned = learner(Targets(32, 0), settings(algorithm, network), timesteps=20 * 12 * 32)
     before = float(greedy_returns(Targets(256, 9), learned.policy).mean())
     for _ in range(20):
-        learned.advance()
+        learned.iterate()
     after = float(greedy_returns(Targets(256, 9), learned.policy).mean())
     best = EPISODE * 3.0  # the movers alone lose 3.3 by standing in the middle
     assert before < 10
@@ -38,7 +38,7 @@ def test_every_kind_of_action_is_learned(algorithm):
 def test_masks_and_clocks_are_obeyed():
     learned = learner(Colours(32, 0), settings("ppo"))
     for _ in range(20):
-        learned.advance()
+        learned.iterate()
     returns = greedy_returns(Colours(64, 9), learned.policy)
     assert float(returns.mean()) > 0.95 * 8 * 3
 
@@ -48,7 +48,7 @@ def test_same_seed_same_bytes_and_another_seed_others(name):
     def weights(seed):
         learned = learner(Targets(16, seed), VARIANTS[name], seed=seed)
         for _ in range(2):
-            learned.advance()
+            learned.iterate()
         return learned.state_dict()
 
     first = weights(0)
@@ -60,14 +60,14 @@ def test_same_seed_same_bytes_and_another_seed_others(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, name):
     undisturbed = learner(Targets(16, 0), VARIANTS[name])
-    for turn in range(4):
-        if turn == 2:
+    for iteration in range(4):
+        if iteration == 2:
             FileCheckpointer(tmp_path).save(undisturbed.state_dict())
-        undisturbed.advance()
+        undisturbed.iterate()
     resumed = learner(Targets(16, 5), VARIANTS[name], seed=5)  # whatever it starts from is overwritten
     resumed.load_state_dict(FileCheckpointer(tmp_path).load())
     for _ in range(2):
-        resumed.advance()
+        resumed.iterate()
     assert_same_bytes(resumed.state_dict(), undisturbed.state_dict())
 
 
@@ -77,7 +77,7 @@ def test_training_changes_every_weight(name):
     groups = {group: of.policy.module for group, of in learned.learners.items()}
     before = {(g, n): p.detach().clone() for g, module in groups.items() for n, p in module.named_parameters()}
     for _ in range(2):
-        learned.advance()
+        learned.iterate()
     for group, module in groups.items():
         for parameter, weight in module.named_parameters():
             assert not torch.equal(weight, before[group, parameter]), (group, parameter)
@@ -87,9 +87,9 @@ def test_training_changes_every_weight(name):
 def test_an_evaluated_rollout_says_what_was_collected(name):
     """Before the first step of an update every probability ratio is one, also through resets, deaths and chunks."""
     learned = learner(Targets(16, 0), VARIANTS[name])
-    learned.advance()
+    learned.iterate()
     experience = learned._collector.collect(VARIANTS[name].horizon)
-    assert bool(experience["movers"].cut.any())
+    assert bool(experience["movers"].done.any())
     assert not bool(experience["movers"].acts.all())
     for group, of in learned.learners.items():
         kept = experience[group]
@@ -104,17 +104,17 @@ def test_an_evaluated_rollout_says_what_was_collected(name):
 def test_the_learning_rate_follows_its_schedule():
     linear = {"kind": "linear", "start": 0.1, "end": 0.0, "share": 1.0}
     learned = learner(Targets(16, 0), settings("ppo", learning_rate=linear), timesteps=4 * 16 * 12)
-    rates = [learned.advance().metrics["choosers/learning_rate"] for _ in range(5)]
+    rates = [learned.iterate().metrics["choosers/learning_rate"] for _ in range(5)]
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
     before = {name: tensor.clone() for name, tensor in learned.policy.module.state_dict().items()}
-    learned.advance()  # at a rate of 0
+    learned.iterate()  # at a rate of 0
     assert_same_bytes(learned.policy.module.state_dict(), before)
 
 
 def test_an_update_stops_when_the_policy_has_moved_far_enough():
     def kl(target_kl):
         rate = {"kind": "constant", "start": 0.1, "end": 0.1, "share": 1.0}
-        return learner(Targets(16, 0), settings("ppo", learning_rate=rate, target_kl=target_kl)).advance().metrics
+        return learner(Targets(16, 0), settings("ppo", learning_rate=rate, target_kl=target_kl)).iterate().metrics
 
     assert kl(1e-3)["choosers/kl"] < 0.5 * kl(None)["choosers/kl"]
 
@@ -126,7 +126,7 @@ def test_the_team_reward_is_paid_to_all_alike():
     assert torch.equal(reward, reward[..., :1].expand_as(reward))
     discount = experience["movers"].discount
     assert torch.equal(discount[..., 0], discount[..., 1])
-    assert not bool(discount[experience["movers"].cut][..., 0].all())  # terminations have no future
+    assert not bool(discount[experience["movers"].done][..., 0].all())  # terminations have no future
     own = learner(Targets(16, 0), settings("ppo", reward="agent"))._collector.collect(12)
     torch.testing.assert_close(reward[..., 0], sum(own[group].reward.sum(-1) for group in own))
 
@@ -142,8 +142,8 @@ def test_bfloat16_changes_the_numbers_and_learns_all_the_same():
     exact = learner(Targets(16, 0), settings("ppo"))
     rough = learner(Targets(16, 0), settings("ppo", acceleration={"precision": "bfloat16", "compile": False}))
     for _ in range(12):
-        exact.advance()
-        metrics = rough.advance().metrics
+        exact.iterate()
+        metrics = rough.iterate().metrics
     assert metrics["choosers/reward_per_step"] > 0.9
     pairs = zip(leaves(exact.policy.module.state_dict()), leaves(rough.policy.module.state_dict()), strict=True)
     assert any(not torch.equal(ours[1], theirs[1]) for ours, theirs in pairs)

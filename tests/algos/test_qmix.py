@@ -18,7 +18,7 @@ from marl_pipeline.envs.protocol import Continuous, GroupSpec
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.mixers import Monotonic, Sum
 from marl_pipeline.nn.recurrent import RecurrentState
-from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, preset, turns
+from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, iterate, preset
 from tests.algos.toy import Colours
 from tests.algos.wild import Wild
 
@@ -32,7 +32,7 @@ SMALL = {
 }  # fmt: skip
 FAST = {
     "gamma": 0.5,
-    "descent": {"optimizer": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
+    "optimizer": {"kind": "adam", "learning_rate": constant(0.005), "epsilon": 1e-5, "max_grad_norm": 10.0},
 }
 RECURRENT = {**SMALL, "network": {**SMALL["network"], "recurrence": "gru"}, "burn_in": 1}
 
@@ -107,41 +107,43 @@ def test_the_mixer_grows_linearly_with_the_agents():
 
 def random_window(seed, length=7, batch=5):
     g = torch.Generator().manual_seed(seed)
-    reward, following = torch.randn(length, batch, generator=g), torch.randn(length, batch, generator=g)
+    reward, next_value = torch.randn(length, batch, generator=g), torch.randn(length, batch, generator=g)
     discount = 0.9 * (torch.rand(length, batch, generator=g) > 0.2)
-    return reward, discount, following, torch.rand(length, batch, generator=g) < 0.2
+    return reward, discount, next_value, torch.rand(length, batch, generator=g) < 0.2
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_n_step_returns_term_by_term(n):
-    reward, discount, following, cut = random_window(n)
-    got = n_step_returns(reward, discount, following, cut, n)
+    reward, discount, next_value, truncated = random_window(n)
+    got = n_step_returns(reward, discount, next_value, truncated, n)
     for b in range(5):
         for k in range(7):
-            assert got[k, b] == pytest.approx(n_step(reward[:, b], discount[:, b], following[:, b], cut[:, b], k, n))
+            assert got[k, b] == pytest.approx(
+                n_step(reward[:, b], discount[:, b], next_value[:, b], truncated[:, b], k, n)
+            )
 
 
-def n_step(reward, discount, following, cut, k, n):
+def n_step(reward, discount, next_value, truncated, k, n):
     """r_k + d_k r_k+1 + ... + d_k ... d_j V'_j, where j is the last step of the sum."""
     total, factor = 0.0, 1.0
     for j in range(k, min(k + n, len(reward))):
         total += factor * float(reward[j])
         factor *= float(discount[j])
-        if cut[j]:
+        if truncated[j]:
             break
-    return total + factor * float(following[j])
+    return total + factor * float(next_value[j])
 
 
 @pytest.mark.parametrize("td_lambda", [0.0, 0.4, 1.0])
 def test_lambda_returns_are_the_weighted_n_step_returns(td_lambda):
     """(1 - lambda) sum_n lambda^(n-1) G_n, the last one with all the weight that is left (Sutton & Barto, eq. 12.3)."""
-    reward, discount, following, cut = random_window(11)
-    got = lambda_returns(reward, discount, following, cut, td_lambda)
+    reward, discount, next_value, truncated = random_window(11)
+    got = lambda_returns(reward, discount, next_value, truncated, td_lambda)
     for b in range(5):
         for k in range(7):
-            end = next((j for j in range(k, 7) if cut[j, b]), 6)
+            end = next((j for j in range(k, 7) if truncated[j, b]), 6)
             steps = end - k + 1
-            column = [x[:, b] for x in (reward, discount, following, cut)]
+            column = [x[:, b] for x in (reward, discount, next_value, truncated)]
             wanted = sum((1 - td_lambda) * td_lambda ** (n - 1) * n_step(*column, k, n) for n in range(1, steps))
             wanted += td_lambda ** (steps - 1) * n_step(*column, k, steps)
             assert got[k, b] == pytest.approx(wanted, abs=1e-5)
@@ -150,10 +152,10 @@ def test_lambda_returns_are_the_weighted_n_step_returns(td_lambda):
 def test_known_returns():
     """Rewards 1, 2, values 10, 20 after them, discount 1/2: 1 + 10/2 = 6 in one step, 1 + (2 + 20/2)/2 = 7 in two."""
     window = (torch.tensor([[1.0], [2.0]]), torch.full((2, 1), 0.5), torch.tensor([[10.0], [20.0]]))
-    cut = torch.zeros(2, 1, dtype=torch.bool)
-    assert n_step_returns(*window, cut, 1).flatten().tolist() == [6.0, 12.0]
-    assert n_step_returns(*window, cut, 2).flatten().tolist() == [7.0, 12.0]
-    assert lambda_returns(*window, cut, 0.5).flatten().tolist() == [6.5, 12.0]
+    truncated = torch.zeros(2, 1, dtype=torch.bool)
+    assert n_step_returns(*window, truncated, 1).flatten().tolist() == [6.0, 12.0]
+    assert n_step_returns(*window, truncated, 2).flatten().tolist() == [7.0, 12.0]
+    assert lambda_returns(*window, truncated, 0.5).flatten().tolist() == [6.5, 12.0]
 
 
 @pytest.mark.parametrize("changes", [SMALL, RECURRENT, {**SMALL, "mixer": {"kind": "sum", "width": 1, "hyper": 1}},
@@ -161,7 +163,7 @@ def test_known_returns():
 def test_the_loss_is_the_mean_squared_error_of_the_teams_value(changes):
     """All of an update's loss a second time, row by row: masks, clocks, double targets, memory, ends of episodes."""
     algorithm = toy(**changes)
-    turns(algorithm, 6)
+    iterate(algorithm, 6)
     s = algorithm._settings
     with torch.no_grad():
         for p in algorithm._target.parameters():
@@ -172,8 +174,8 @@ def test_the_loss_is_the_mean_squared_error_of_the_teams_value(changes):
     loss, q_mean = (value.detach() for value in algorithm._losses(w, rows))
     total, mean, count = 0.0, 0.0, 0
     for b in range(12):
-        team, following = reference_team(algorithm, w, rows, b)
-        column = [w.team_reward[:, b], s.gamma * ~w.terminated[:, b], torch.tensor(following), w.cut[:, b]]
+        team, next_value = reference_team(algorithm, w, rows, b)
+        column = [w.team_reward[:, b], s.gamma * ~w.terminated[:, b], torch.tensor(next_value), w.truncated[:, b]]
         if s.targets == "lambda":
             target = lambda_returns(*[x.unsqueeze(1) for x in column], s.td_lambda)[:, 0]
         else:
@@ -206,7 +208,7 @@ def reference_team(algorithm, w, rows, b):
                 store[group].append(out[0, 0])
                 if memory is not None and k < length and w.ends[k, b]:
                     memory = torch.zeros_like(memory)
-    team, following = [], []
+    team, next_value = [], []
     for k in range(length):
         chosen, best = [], []
         for group, seen in w.scene.groups.items():
@@ -219,14 +221,14 @@ def reference_team(algorithm, w, rows, b):
                 best.append(float(old_values[group][k + 1][agent, pick]) if seen.acts[k + 1, b, agent] else 0.0)
         mix, old_mix = algorithm._learned["mixer"], algorithm._target["mixer"]
         team.append(float(mix(torch.tensor(chosen), w.scene.state[k, b])))
-        following.append(float(old_mix(torch.tensor(best), w.scene.state[k + 1, b])))
-    return team, following
+        next_value.append(float(old_mix(torch.tensor(best), w.scene.state[k + 1, b])))
+    return team, next_value
 
 
 @pytest.mark.parametrize("changes", [{}, {"mixer": {"kind": "sum", "width": 1, "hyper": 1}}, RECURRENT])
 def test_groups_with_different_clocks_and_actions_learn_together(changes):
     algorithm = toy(timesteps=6400, **FAST, **changes)
-    turns(algorithm, 200)
+    iterate(algorithm, 200)
     earned = greedy_rewards(Colours(64, 99), algorithm.policy, 8)
     assert earned["workers"] > 0.95
     assert earned["boss"] > 0.95
@@ -246,7 +248,7 @@ def test_qmix_finds_the_optimum_of_the_two_step_game_and_vdn_does_not(kind, valu
     for seed in seeds:
         changes = TWO_STEP | {"mixer": {"kind": kind, "width": 8, "hyper": 8}}
         algorithm = toy(seed, environment=two_step(16, seed=seed), **changes)
-        turns(algorithm, 210)
+        iterate(algorithm, 210)
         game = two_step(1, seed=0)
         found.append(2 * sum(greedy_rewards(game, algorithm.policy, 2).values()))
     assert found == [value] * len(seeds)
@@ -255,13 +257,13 @@ def test_qmix_finds_the_optimum_of_the_two_step_game_and_vdn_does_not(kind, valu
 @pytest.mark.parametrize("at", [1, 3, 6])
 @pytest.mark.parametrize("changes", [{}, RECURRENT], ids=["feed-forward", "recurrent"])
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, at, changes):
-    check_kill_and_resume(lambda: toy(**changes), tmp_path, at=at, turns_in_all=8)
+    check_kill_and_resume(lambda: toy(**changes), tmp_path, at=at, total_iterations=8)
 
 
 def test_same_seed_same_bytes_and_another_seed_others():
     first, second, other = toy(0), toy(0), toy(1)
     for algorithm in (first, second, other):
-        turns(algorithm, 4)
+        iterate(algorithm, 4)
     assert bytes_of(first) == bytes_of(second)
     assert bytes_of(first) != bytes_of(other)
 
@@ -278,8 +280,8 @@ def test_the_mixer_sees_all_rows_where_an_environment_has_no_state():
 
     algorithm = toy(environment=Stateless(8, 0))
     assert algorithm._learned["mixer"].hidden.weight.shape[-1] == 2 * 3 + 1
-    turns(algorithm, 4)
-    assert math.isfinite(algorithm.advance().metrics["loss"])
+    iterate(algorithm, 4)
+    assert math.isfinite(algorithm.iterate().metrics["loss"])
 
 
 def test_continuous_actions_are_refused():
@@ -291,7 +293,7 @@ def test_continuous_actions_are_refused():
 
 def test_learning_waits_until_there_is_a_window():
     algorithm = toy(learning_starts=1, train_freq=1)
-    assert [len(algorithm.advance().metrics) for _ in range(5)] == [1, 1, 1, 4, 4]
+    assert [len(algorithm.iterate().metrics) for _ in range(5)] == [1, 1, 1, 4, 4]
 
 
 @pytest.mark.parametrize(("changes", "least"), [(SMALL, 40), (RECURRENT, 64)], ids=["feed-forward", "recurrent"])
@@ -299,5 +301,5 @@ def test_a_replay_too_small_for_a_window_is_refused(changes, least):
     with pytest.raises(UserError, match=f"qmix: buffer_size is too small.*at least {least}"):
         toy(**changes | {"buffer_size": 16, "learning_starts": 16})
     algorithm = toy(**changes | {"buffer_size": least, "learning_starts": 16})
-    turns(algorithm, 12)
-    assert math.isfinite(algorithm.advance().metrics["loss"])
+    iterate(algorithm, 12)
+    assert math.isfinite(algorithm.iterate().metrics["loss"])

@@ -35,7 +35,7 @@ def test_every_preset_is_complete_and_builds_a_learner(name: str) -> None:
         ("cosine 1e-3 to 1e-5 over 100%", "cosine", 1e-3, 1e-5, 1.0),
     ],
 )
-def test_schedules_may_be_written_as_they_are_told(
+def test_schedules_may_be_written_as_they_are_printed(
     short: object, kind: str, start: float, end: float, share: float
 ) -> None:
     rate = registry.choose("ppo", {"learning_rate": short}).settings.learning_rate
@@ -62,7 +62,7 @@ def test_schedules_may_be_written_as_they_are_told(
         ),
         ("qmix", {"burn_in": -2}, "parameter 'burn_in'"),
         ("idqn", {"exploration": {"start": 3.0}}, "parameter 'exploration.start'"),
-        ("idqn", {"descent": {"learning_rate": {"end": -1e-3}}}, "parameter 'descent.learning_rate.end'"),
+        ("idqn", {"optimizer": {"learning_rate": {"end": -1e-3}}}, "parameter 'optimizer.learning_rate.end'"),
         ("ppo", {"network": {"hidden": [0]}}, "parameter 'network.hidden"),
         ("mappo", {"num_envs": 3}, "unknown parameter 'num_envs'"),
     ],

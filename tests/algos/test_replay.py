@@ -17,9 +17,10 @@ def filled(steps, buffer_size, **options):
 
 
 def located(replay, diary):
-    """Position -> (copy, step number) of every transition that the replay should still hold, and of final rows None."""
+    """Position -> (environment, step number) of every transition that the replay should still hold, and of final rows
+    None."""
     places = {}
-    for e, steps in enumerate(diary.copies):
+    for e, steps in enumerate(diary.environments):
         row, rows = 0, []
         for number, step in enumerate(steps):
             rows.append((row, number))
@@ -39,7 +40,7 @@ def settled(places, diary, look_ahead):
     return {
         position: (e, number)
         for position, (e, number) in places.items()
-        if number is not None and number + look_ahead <= len(diary.copies[e])
+        if number is not None and number + look_ahead <= len(diary.environments[e])
     }
 
 
@@ -59,7 +60,7 @@ def test_transitions_are_those_of_the_diary(steps, buffer_size):
     got = replay.transitions(position, n=1, gamma=GAMMA)
     assert got.valid.all()
     for i, (e, number) in enumerate(places.values()):
-        step = diary.copies[e][number]
+        step = diary.environments[e][number]
         assert torch.equal(got.now.state[i], step.before.state)
         assert got.team_returns[i] == step.after.team_reward
         assert got.team_factor[i] == (0.0 if step.after.terminated else torch.tensor(GAMMA))
@@ -88,7 +89,7 @@ def test_n_step_returns_of_the_team_stop_where_an_episode_does(n):
     got = replay.transitions(torch.tensor(list(places)), n=n, gamma=GAMMA)
     for i, (e, number) in enumerate(places.values()):
         team, factor, reward, alive = 0.0, 1.0, torch.zeros(2), torch.ones(2)
-        for step in diary.copies[e][number : number + n]:
+        for step in diary.environments[e][number : number + n]:
             team += factor * float(step.after.team_reward)
             factor *= GAMMA * (1.0 - float(step.after.terminated))
             reward = reward + alive * step.after.groups["a"].reward
@@ -113,8 +114,8 @@ def test_every_agent_runs_to_its_own_next_decision(n, look_ahead, group):
     found = 0
     for i, (e, number) in enumerate(places.values()):
         for agent in range(replay._seen[group].acts.shape[1]):
-            returns, factor, later = reference_decision(diary.copies[e], number, group, agent, n, look_ahead)
-            decided = bool(diary.copies[e][number].before.groups[group].acts[agent])
+            returns, factor, later = reference_decision(diary.environments[e], number, group, agent, n, look_ahead)
+            decided = bool(diary.environments[e][number].before.groups[group].acts[agent])
             assert bool(got.valid[i, agent]) == (decided and later is not None)
             if got.valid[i, agent]:
                 found += 1
@@ -145,7 +146,7 @@ def test_windows_hold_consecutive_steps_and_mark_the_ends():
     position = torch.cat([replay.position(r.expand(ENVS)) for r in row])
     got = replay.windows(position, length)
     places = located(replay, diary)
-    seen_cut = seen_end = 0
+    seen_truncated = seen_end = 0
     for i, start in enumerate(position.tolist()):
         for k in range(length):
             here = (start + k * ENVS) % (replay.rows * ENVS)
@@ -154,19 +155,19 @@ def test_windows_hold_consecutive_steps_and_mark_the_ends():
             if number is None:
                 assert got.ends[k, i]
                 continue
-            step = diary.copies[e][number]
+            step = diary.environments[e][number]
             assert got.team_reward[k, i] == step.after.team_reward
             assert torch.equal(got.taken["a"].action[k, i], step.actions["a"])
             assert torch.equal(got.taken["a"].reward[k, i], step.after.groups["a"].reward)
             assert bool(got.terminated[k, i]) == bool(step.after.terminated)
-            assert bool(got.cut[k, i]) == bool(step.after.truncated)
+            assert bool(got.truncated[k, i]) == bool(step.after.truncated)
             assert bool(got.ends[k, i]) == bool(step.after.terminated)
             assert torch.equal(got.scene.state[k, i], step.before.state)
             if not step.after.terminated:
                 assert torch.equal(got.scene.state[k + 1, i], step.after.state)
-            seen_cut += bool(step.after.truncated)
+            seen_truncated += bool(step.after.truncated)
             seen_end += bool(step.after.terminated)
-    assert seen_cut > 5
+    assert seen_truncated > 5
     assert seen_end > 5
 
 
@@ -181,7 +182,7 @@ def test_windows_start_with_the_memory_of_the_acting_policy(stride):
         e, number = places[start]
         if number is not None:
             checked += 1
-            assert torch.equal(got[i], diary.copies[e][number].memory["a"])
+            assert torch.equal(got[i], diary.environments[e][number].memory["a"])
     assert checked > 100
 
 
@@ -195,10 +196,10 @@ def test_draws_are_uniform_over_what_may_be_drawn(steps):
     for e in range(ENVS):
         oldest = max(0, written[e] - (replay.rows - 1))
         allowed = [row % replay.rows * ENVS + e for row in range(oldest, written[e] - look_ahead + 1)]
-        of_copy = counts[e::ENVS].sum()
-        assert counts[torch.tensor(allowed)].sum() == of_copy, "a row was drawn that may not be"
-        assert of_copy == pytest.approx(40_000 / ENVS, rel=0.05)
-        assert counts[torch.tensor(allowed)].min() > 0.7 * of_copy / len(allowed)
+        of_environment = counts[e::ENVS].sum()
+        assert counts[torch.tensor(allowed)].sum() == of_environment, "a row was drawn that may not be"
+        assert of_environment == pytest.approx(40_000 / ENVS, rel=0.05)
+        assert counts[torch.tensor(allowed)].min() > 0.7 * of_environment / len(allowed)
     assert counts[[p for p in range(len(counts)) if p not in located(replay, diary)]].sum() == 0
 
 
@@ -237,7 +238,7 @@ def test_a_known_two_step_return():
 
 
 class Ladder(Wild):
-    """One copy, one agent; the reward doubles with every step and the observation counts them."""
+    """One environment, one agent; the reward doubles with every step and the observation counts them."""
 
     def __init__(self) -> None:
         super().__init__(1, 0)

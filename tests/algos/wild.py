@@ -14,7 +14,7 @@ from marl_pipeline.envs.protocol import Continuous, Discrete, GroupSpec, GroupSt
 
 
 class Wild:
-    """Copies terminate or are truncated at times of their own, agents die, wait for clocks or are away.
+    """Environments terminate or are truncated at times of their own, agents die, wait for clocks or are away.
 
     Group `a`: 2 agents, 3 actions; group `b`: 1 agent, 2 continuous numbers. Every observation is a number that is
     never seen again, every reward is random and paid to whoever is there or not.
@@ -103,7 +103,8 @@ def merged(where: Tensor, fresh: Timestep, old: Timestep) -> Timestep:
 
 @dataclass
 class Step:
-    """One step of one copy: the timestep before it, what was done, the timestep after it, the memory before it."""
+    """One step of one environment: the timestep before it, what was done, the timestep after it, the memory before
+    it."""
 
     before: Timestep
     actions: dict[str, Tensor]
@@ -113,25 +114,25 @@ class Step:
 
 @dataclass
 class Diary:
-    """`copies[e]` is the list of the steps of copy e."""
+    """`copies[e]` is the list of the steps of environment e."""
 
-    copies: list[list[Step]] = field(default_factory=list)
+    environments: list[list[Step]] = field(default_factory=list)
 
     def write(self, before: Timestep, actions: dict[str, Tensor], after: Timestep, memory: Memory) -> None:
         envs = len(after.team_reward)
-        self.copies = self.copies or [[] for _ in range(envs)]
+        self.environments = self.environments or [[] for _ in range(envs)]
         for e in range(envs):
-            self.copies[e].append(
+            self.environments[e].append(
                 Step(
-                    copy_of(before, e),
+                    one_environment(before, e),
                     {name: action[e] for name, action in actions.items()},
-                    copy_of(after, e),
+                    one_environment(after, e),
                     {name: kept[e] for name, kept in memory.items()},
                 )
             )
 
 
-def copy_of(step: Timestep, e: int) -> Timestep:
+def one_environment(step: Timestep, e: int) -> Timestep:
     groups = {
         name: GroupStep(
             {key: value[e] for key, value in group.observation.items()},

@@ -1,4 +1,4 @@
-"""The bench: rows for both modes, peers that are told apart from absent ones, JSON alone on standard output."""
+"""The bench: rows for both modes, peers that are distinguished from absent ones, JSON alone on standard output."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_every_size_is_measured_in_both_modes_and_peers_are_named(monkeypatch: p
         peer = next(row for row in found if row.system.startswith(name))
         assert isinstance(peer, Row) == (importlib.util.find_spec(module) is not None), peer
         assert isinstance(peer, Row) or module in peer.reason
-    told = as_json(found)
-    assert set(told["rows"][0]) == {"system", "envs", "symbols", "device", "symbol_steps_per_s"}
-    assert len(told["rows"]) + len(told["absent"]) == len(found)
+    printed = as_json(found)
+    assert set(printed["rows"][0]) == {"system", "envs", "symbols", "device", "symbol_steps_per_s"}
+    assert len(printed["rows"]) + len(printed["absent"]) == len(found)
 
 
 def test_a_symbol_step_is_a_symbol_of_an_environment_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,20 +54,20 @@ def test_the_peer_is_given_the_sizes_of_the_preset() -> None:
     assert qmix["batch"] > 0
 
 
-def test_a_peer_that_is_not_there_is_told_and_does_not_end_the_bench() -> None:
+def test_a_peer_that_is_not_there_is_reported_and_does_not_end_the_bench() -> None:
     row = learning_bench.peer_speed(ROOT, Path("/nowhere/python"), "qmix", own_settings=False, threads=1)
     assert isinstance(row, learning_bench.Absent)
     assert "/nowhere/python" in row.reason
     assert learning_bench.as_json([row])["absent"][0]["system"] == "BenchMARL, our settings"
 
 
-def test_speed_and_arithmetic_are_measured_and_told() -> None:
+def test_speed_and_arithmetic_are_measured_and_printed() -> None:
     speed, arithmetic = learning_bench.speed(ROOT, "mappo", seconds=0.1, threads=1, device="cpu")
     assert isinstance(speed, learning_bench.Speed)
     assert isinstance(arithmetic, learning_bench.Arithmetic)
     assert speed.steps_per_s > 0
     assert 1e6 < arithmetic.flops_per_step < 3e6, "ten epochs of two networks of 64 x 64"
     assert 0 < arithmetic.flops_per_s < arithmetic.peak_flops_per_s
-    assert "MFLOP a step" in learning_bench.told(arithmetic)
+    assert "MFLOP a step" in learning_bench.words(arithmetic)
     assert learning_bench.table([speed, arithmetic]).row_count == 2
     assert learning_bench.as_json([speed, arithmetic])["arithmetic"][0]["algo"] == "mappo"

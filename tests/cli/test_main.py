@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(
     assert (root / "params.yaml").read_bytes() == before
 
 
-def test_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -113,7 +113,7 @@ def test_the_plan_tells_the_parameter_that_changed_from_what_to_what(root: Path)
     assert reasons == ["bars.txt changed"]
 
 
-def test_the_simulator_is_shaken_and_its_components_told(root: Path) -> None:
+def test_the_smoke_test_reports_invariants_and_components(root: Path) -> None:
     done = marl(root, "env", "smoke", "--steps", "64", "--reward", "guide_v3_2", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -124,7 +124,7 @@ def test_the_simulator_is_shaken_and_its_components_told(root: Path) -> None:
     assert found["modes"][0]["components"]["symbols"]["diversification"] > 0
 
 
-def test_the_balance_of_a_reward_is_told_and_drawn(root: Path) -> None:
+def test_the_balance_of_a_reward_is_printed_and_drawn(root: Path) -> None:
     done = marl(root, "env", "rewards", "--episodes", "2", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -152,7 +152,7 @@ def test_recorded_episodes_are_monitored_and_studied(root: Path, tmp_path: Path)
     assert (study["policy"], study["episodes"], study["steps"]) == ("random", 2, 6)
 
 
-def test_the_gap_of_a_reward_is_told(root: Path) -> None:
+def test_the_gap_of_a_reward_is_printed(root: Path) -> None:
     done = marl(root, "env", "gap", "--horizon", "3", "--json")
     assert done.returncode == 0, done.stderr
     found = {(market["reward"], market["market"]): market for market in json.loads(done.stdout)["markets"]}

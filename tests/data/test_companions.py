@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl_pipeline.data.companions import TABLES, as_of, load_companions
+from marl_pipeline.data.availability import as_of
+from marl_pipeline.data.companions import TABLES, load_companions
 from marl_pipeline.data.schema import TIMESTAMP_DTYPE, normalise_bars
 from marl_pipeline.errors import UserError
 from tests.data.bar_tables import SHARED, daily, data_params
@@ -66,7 +67,7 @@ def test_macro_takes_every_column_of_numbers_and_leaves_texts(tmp_path: Path) ->
     path = file_of(tmp_path, "date,source,yield,spread\n2024-07-02,FRED,4.1,\n2024-07-03,FRED,4.2,1.5\n")
     macro = load_companions(data_params(macro=path), bars()).macro
     assert macro is not None
-    assert list(macro.columns) == ["timestamp", "available_at", "yield", "spread"]
+    assert list(macro.columns) == ["timestamp", "available_at", "expires_at", "yield", "spread"]
     broken = file_of(tmp_path, "date,yield\n2024-07-02,4.1\n2024-07-03,4.2x\n")
     with pytest.raises(UserError, match=r"column 'yield': '4\.2x' in row 2 is not a number"):
         load_companions(data_params(macro=broken), bars())
@@ -76,7 +77,7 @@ def test_sentiment_is_per_symbol(tmp_path: Path) -> None:
     path = file_of(tmp_path, "Ticker,Date,score,headlines\nA,2024-07-02,0.5,3\nB,2024-07-02,-0.5,1\n")
     sentiment = load_companions(data_params(sentiment=path), bars()).sentiment
     assert sentiment is not None
-    assert list(sentiment.columns) == ["symbol", "timestamp", "available_at", "score", "headlines"]
+    assert list(sentiment.columns) == ["symbol", "timestamp", "available_at", "expires_at", "score", "headlines"]
     assert (sentiment["available_at"] == utc("2024-07-02T20:00")).all()
 
 
@@ -207,6 +208,6 @@ def test_the_real_reference_files_are_read() -> None:
     companions = load_companions(params, bars())
     assert companions.benchmark_name == "SPY"
     assert companions.macro is not None
-    assert companions.macro.shape[1] == 10
+    assert companions.macro.shape[1] == 11
     assert companions.vix is not None
     assert (companions.vix["available_at"] > companions.vix["timestamp"]).all()

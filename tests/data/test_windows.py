@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from marl_pipeline.config import SpansParams, WalkForwardParams
 from marl_pipeline.data.windows import (
     Span,
+    active_version,
     encoder_refits,
     expanding_refits,
     split,
-    version_in_force,
     walk_forward_windows,
 )
 from marl_pipeline.errors import UserError
@@ -69,12 +69,12 @@ def test_too_little_history_says_so() -> None:
 
 @given(st.integers(20, 500), st.integers(1, 300), st.integers(20, 2000), st.integers(0, 19))
 @settings(deadline=None)
-def test_an_expanding_refit_never_speaks_about_what_it_saw(first: int, every: int, bars: int, embargo: int) -> None:
+def test_an_expanding_refit_is_never_valid_at_bars_it_saw(first: int, every: int, bars: int, embargo: int) -> None:
     refits = expanding_refits(first, every, bars, embargo)
     assert [refit.version for refit in refits] == list(range(len(refits)))
-    spoken = [bar for refit in refits for bar in range(refit.speaks.start, refit.speaks.stop)]
-    assert spoken == list(range(first, bars))
-    assert all(refit.fitted_until == refit.speaks.start - embargo for refit in refits)
+    covered = [bar for refit in refits for bar in range(refit.valid_bars.start, refit.valid_bars.stop)]
+    assert covered == list(range(first, bars))
+    assert all(refit.fitted_until == refit.valid_bars.start - embargo for refit in refits)
 
 
 @given(st.integers(300, 4000), st.integers(1, 12), st.integers(1, 600))
@@ -83,16 +83,16 @@ def test_every_window_has_one_encoder_fitted_before_it(bars: int, count: int, ev
     params = walk(count, 10)
     refits = encoder_refits(bars, SPANS, params, every)
     assert refits[0].fitted_until == split(bars, SPANS).train.stop
-    assert refits[0].speaks.start == 0
-    assert refits[-1].speaks.stop == bars
+    assert refits[0].valid_bars.start == 0
+    assert refits[-1].valid_bars.stop == bars
     for window in walk_forward_windows(bars, SPANS, params):
-        version = version_in_force(refits, window.test.start)
-        assert version == version_in_force(refits, window.test.stop - 1)
+        version = active_version(refits, window.test.start)
+        assert version == active_version(refits, window.test.stop - 1)
         assert version.fitted_until <= window.test.start - SPANS.embargo
     for before, after in itertools.pairwise(refits[1:]):
-        assert after.speaks.start - before.speaks.start >= every
+        assert after.valid_bars.start - before.valid_bars.start >= every
 
 
 def test_asking_for_a_fit_before_the_first_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no fit speaks at bar 3; they speak from 100"):
-        version_in_force(expanding_refits(100, 50, 200, 5), 3)
+    with pytest.raises(ValueError, match="no fit is valid at bar 3; they are valid from 100"):
+        active_version(expanding_refits(100, 50, 200, 5), 3)

@@ -130,7 +130,7 @@ def test_what_decides_a_trial_decides_the_study(root: Path) -> None:
     assert study_key(root, params, "grid") != key
 
 
-def test_mistakes_are_told_before_anything_is_played(root: Path) -> None:
+def test_mistakes_are_refused_before_anything_runs(root: Path) -> None:
     for change, words in {
         "calibrate_rewards.ranges.weights.cost=[5.0, 1.0]": r"ranges\.weights\.cost must rise",
         "calibrate_rewards.ranges.hold_winning=[0.0, 0.0]": "must rise",

@@ -86,7 +86,7 @@ def test_a_study_of_a_file_is_drawn(root: Path, tmp_path: Path) -> None:
         write_study(tmp_path / "net.parquet", tmp_path / "net.svg")
 
 
-def test_mistakes_are_told_in_one_line(root: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     for asked, words in (
         (played("models/rl/nope"), "neither one of random, hold, buy_and_hold nor a folder"),
@@ -98,14 +98,14 @@ def test_mistakes_are_told_in_one_line(root: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             record(root, PARAMS, out, asked)
-    with pytest.raises(UserError, match="the weights of group symbols do not fit") as told:
+    with pytest.raises(UserError, match="the weights of group symbols do not fit") as raised:
         record(
             root,
             smoke_params("train_symbol_agents.ppo.network.hidden=[8]"),
             out,
             played("models/rl/policies/hierarchy"),
         )
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     bare = tmp_path / "bare"
     save_policy(bare / "weights", {"symbols": {}}, {})
     with pytest.raises(UserError, match="weights need the data set they were trained on; run `marl run` first"):

@@ -93,7 +93,7 @@ def test_a_file_brings_back_every_bit_and_says_what_its_columns_mean(tmp_path: P
     assert (tmp_path / "b.parquet").stat().st_size < 120 * len(episodes.table)
 
 
-def test_what_is_no_episode_file_is_told_in_one_line(tmp_path: Path) -> None:
+def test_what_is_no_episode_file_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file; make one with `marl env record"):
         load_episodes(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("bars")
@@ -112,9 +112,9 @@ def test_what_is_no_episode_file_is_told_in_one_line(tmp_path: Path) -> None:
     }
     for words, table in broken.items():
         pq.write_table(table, tmp_path / "broken.parquet")
-        with pytest.raises(UserError, match=words) as told:
+        with pytest.raises(UserError, match=words) as raised:
             load_episodes(tmp_path / "broken.parquet")
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_the_study_of_a_file_is_that_of_the_same_episodes_played() -> None:
@@ -161,7 +161,7 @@ def test_a_policy_without_variety_is_found() -> None:
     assert set(varied.actions.by_step.index) == set(range(1, STEPS + 1))
 
 
-def test_variety_is_judged_where_there_was_a_choice() -> None:
+def test_variety_is_measured_where_there_was_a_choice() -> None:
     episodes = recorded("accounts", bars=quiet())
     traded = episodes.table["executed"] != "HOLD"
     seen = action_diversity(replace(episodes, table=episodes.table.assign(choice=traded)))
@@ -199,7 +199,7 @@ def test_events_are_seen_where_they_happen() -> None:
     assert f"{fallen['timestamp'].iloc[0]:%Y-%m-%d}" in monitor_page(seen)
 
 
-def test_chosen_and_executed_are_told_apart() -> None:
+def test_chosen_and_executed_are_distinguished() -> None:
     episodes = recorded("accounts", bars=quiet())
     always = pd.Categorical(["SELL_ALL"] * len(episodes.table), pd.Index(episodes.about.actions))
     stubborn = episodes.table.assign(chosen=always)

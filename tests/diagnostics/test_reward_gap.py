@@ -48,7 +48,7 @@ def test_the_best_policy_is_the_best_of_all_policies() -> None:
 
 
 def test_a_policy_sees_prices_so_far_and_no_further() -> None:
-    """Told apart at bar 1 already, the paths would be worth more."""
+    """Distinguished at bar 1 already, the paths would be worth more."""
     market = named("trends", 3)
     nodes = [market.nodes(bar)[0].max() + 1 for bar in range(3)]
     assert nodes == [1, 2, 4]

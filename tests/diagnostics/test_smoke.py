@@ -17,7 +17,7 @@ from marl_pipeline.envs.trading.core.partition import Mode
 from tests.envs.markets import hostile, market_params
 
 
-def shake(mode: Mode, steps: int = 400, **changes: Any) -> SmokeResult:
+def smoke_test(mode: Mode, steps: int = 400, **changes: Any) -> SmokeResult:
     params = market_params(portfolio_drawdown=0.1, account_drawdown=0.1, cool_down=3, **changes)
     market = Market.from_panel(hostile(np.random.default_rng(5), 80, 7, 2), params)
     return smoke(market, params, load_params().train_master.directives, mode, span=Span(10, 70), steps=steps)
@@ -26,7 +26,7 @@ def shake(mode: Mode, steps: int = 400, **changes: Any) -> SmokeResult:
 @pytest.mark.parametrize("leverage", [1.0, 2.0])
 @pytest.mark.parametrize("mode", ["accounts", "portfolio"])
 def test_a_sound_simulator_passes_on_a_hostile_market(mode: Mode, leverage: float) -> None:
-    result = shake(mode, gross_leverage=leverage, open_positions=3)
+    result = smoke_test(mode, gross_leverage=leverage, open_positions=3)
     assert result.passed, result.violations
     assert result.worst_identity < 1e-12
     assert result.steps == 400
@@ -36,7 +36,7 @@ def test_a_sound_simulator_passes_on_a_hostile_market(mode: Mode, leverage: floa
 
 
 def test_components_of_a_preset_are_measured() -> None:
-    components = shake("portfolio", reward="guide_v3_2", master_reward="risk_adjusted").components
+    components = smoke_test("portfolio", reward="guide_v3_2", master_reward="risk_adjusted").components
     assert set(components) == {"symbols", "master"}
     assert all(size > 0.0 for group in components.values() for size in group.values())
 
@@ -61,7 +61,7 @@ def test_a_broken_ledger_is_seen(words: str, monkeypatch: pytest.MonkeyPatch) ->
         return timestep
 
     monkeypatch.setattr(env.TradingEnv, "step", broken)
-    result = shake("portfolio", steps=64)
+    result = smoke_test("portfolio", steps=64)
     assert not result.passed
     assert any(count for name, count in result.violations.items() if name.startswith(words))
 
@@ -88,10 +88,10 @@ def test_a_limit_that_is_not_enforced_is_seen(
             self.rules = replace(strict, **change)
 
     monkeypatch.setattr(env.TradingEnv, "step", step)
-    result = shake("portfolio", steps=160)
+    result = smoke_test("portfolio", steps=160)
     assert next(count for name, count in result.violations.items() if name.startswith(words)) > 0
 
 
 def test_every_invariant_has_a_name_that_says_it() -> None:
     assert len(INVARIANTS) == 11
-    assert set(shake("accounts", steps=16).violations) == set(INVARIANTS)
+    assert set(smoke_test("accounts", steps=16).violations) == set(INVARIANTS)

@@ -122,7 +122,7 @@ def test_an_embedding_does_not_depend_on_how_many_bars_are_asked(monkeypatch: py
 
 @pytest.mark.parametrize("offset", [-1, 0, 30, 115])
 def test_no_embedding_sees_the_future(market: Dataset, versions: tuple[EncoderVersion, ...], offset: int) -> None:
-    """Bars after t may hold anything: what speaks at t says the same of every bar up to t."""
+    """Bars after t may hold anything: what is valid at t says the same of every bar up to t."""
     bar = split(400, SPANS).test.start + offset
     after = versions_of(with_noise_after(market, bar))
     for one, other in zip(versions, after, strict=True):
@@ -131,7 +131,7 @@ def test_no_embedding_sees_the_future(market: Dataset, versions: tuple[EncoderVe
         assert same(one.weights, other.weights)
         seen = bar + 1 - one.embeddings.start
         assert np.array_equal(one.embeddings.values[:seen], other.embeddings.values[:seen])
-        if one.refit.speaks.stop > bar + 10:
+        if one.refit.valid_bars.stop > bar + 10:
             assert not np.array_equal(one.embeddings.values, other.embeddings.values)
 
 
@@ -214,12 +214,12 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert schedule(0, 1) == 1.0
 
 
-def test_wrong_sizes_are_told(market: Dataset) -> None:
+def test_wrong_sizes_are_refused(market: Dataset) -> None:
     with pytest.raises(UserError, match="width 9 must be even"):
         versions_of(market, encoder_params(width=9, heads=3))
 
 
-def test_a_train_span_that_teaches_nothing_is_told(market: Dataset) -> None:
+def test_a_train_span_that_teaches_nothing_is_refused(market: Dataset) -> None:
     valid = market.valid.copy()
     valid[:250] = False
     with pytest.raises(UserError, match="too little history"):

@@ -14,7 +14,7 @@ from marl_pipeline.data.assemble import assemble
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.dataset import Dataset, Signals
 from marl_pipeline.data.quality import check, clean
-from marl_pipeline.data.windows import Span, Window, split, version_in_force, walk_forward_windows
+from marl_pipeline.data.windows import Span, Window, active_version, split, walk_forward_windows
 from marl_pipeline.encoders.pretrain import EncoderVersion, fit_encoder_versions
 from marl_pipeline.evaluation.records import Record
 from marl_pipeline.evaluation.walk_forward import trade
@@ -42,7 +42,7 @@ class Chain:
 
     def version_at(self, bar: int) -> int:
         """The encoder version that describes the market to whoever trades a window that starts at `bar`."""
-        return version_in_force(tuple(version.refit for version in self.versions), bar).version
+        return active_version(tuple(version.refit for version in self.versions), bar).version
 
 
 def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: int | None = None) -> Chain:
@@ -98,7 +98,7 @@ def run_chain(params: Params, bars: pd.DataFrame, companions: Companions, only: 
     windows = walk_forward_windows(dataset.bars, params.spans, params.walk_forward)
     weights_of, records = [], []
     for window in windows if only is None else (windows[only],):
-        market = markets[version_in_force(tuple(v.refit for v in versions), window.test.start).version]
+        market = markets[active_version(tuple(v.refit for v in versions), window.test.start).version]
         tuned = tune(params, market, weights, window, window.tune)
         weights_of.append(tuned)
         environment = market.environment("portfolio", window.test, num_envs=1, episode=None, seed=0)

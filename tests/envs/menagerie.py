@@ -27,7 +27,7 @@ class Menagerie:
 
     `pickers` (2 agents, two choices; the second choice's last option is never allowed) lose agent 1 after step DIES;
     `drivers` (1 agent, continuous) act at every other step; `late` (1 agent, discrete) comes at step JOINS.
-    Copies with an odd first colour are terminated after EPISODE steps, the others truncated.
+    Environments with an odd first colour are terminated after EPISODE steps, the others truncated.
     """
 
     def __init__(self, num_envs: int, seed: int) -> None:

@@ -226,12 +226,12 @@ class PlainGame:
         """Plays `actions` (one per symbol) from bar t to t + 1."""
         masks = {n: self.mask(account, n) for account in self.accounts for n in account.names}
         allowed = [a if masks[n][a] else HOLD for n, a in enumerate(actions)]
-        self._play(allowed)
+        self._execute(allowed)
 
     def order(self, shares: list[float]) -> None:
         """From bar t to t + 1 with orders in shares, buys positive, instead of actions."""
         self.ordered = shares
-        self._play([LARGE if order > 0 else ALL if order < 0 else HOLD for order in shares])
+        self._execute([LARGE if order > 0 else ALL if order < 0 else HOLD for order in shares])
         self.ordered = None
 
     def orders_for(self, weights: list[float]) -> list[float]:
@@ -248,12 +248,12 @@ class PlainGame:
             orders.append(change if abs(change) > 1e-8 * max(wanted, self.held(account, n)) else 0.0)
         return orders
 
-    def _play(self, actions: list[int]) -> None:
+    def _execute(self, actions: list[int]) -> None:
         for account in self.accounts:
             self._trade(account, actions)
         self.t += 1
         for account in self.accounts:
-            self._judge(account)
+            self._kill_switch(account)
 
     def _trade(self, account: Account, actions: list[int]) -> None:
         params, limits, market, t = self.params, self.params.limits, self.market, self.t
@@ -376,7 +376,7 @@ class PlainGame:
     def _budget(self, account: Account) -> float:
         return account.directive[0] * self.cap(account) * self.equity(account)
 
-    def _judge(self, account: Account) -> None:
+    def _kill_switch(self, account: Account) -> None:
         limits, equity = self.params.limits, self.equity(account)
         flat = all(self.held(account, n) == 0 for n in account.names)
         if account.halt == "liquidating":

@@ -153,7 +153,7 @@ class Listening(Menagerie):
 
 
 class Thorough(Menagerie):
-    """Resets all copies whenever it resets one."""
+    """Resets all environments whenever it resets one."""
 
     def reset(self, where: Tensor | None = None) -> Timestep:
         return super().reset(None)

@@ -43,7 +43,7 @@ def test_a_learner_solves_it(example: str) -> None:
     learner = IDQN(environment, inputs, IDQNSettings.model_validate(preset | few), seed=100, timesteps=20_000)
     taken = 0
     while taken < 20_000:
-        taken += learner.advance().steps
+        taken += learner.iterate().steps
     test = make(example, 256, seed=7)
     random = greedy_returns(test, RandomPolicy(test.groups, seed=1)).mean().item()
     learned = greedy_returns(test, learner.policy).mean().item()

@@ -27,7 +27,7 @@ METRICS = {
 }
 
 
-class Told(Wild):
+class ReportingFigures(Wild):
     """Episodes that end at random, with figures that are drawn too, negative ones included."""
 
     def step(self, actions: dict[str, torch.Tensor]) -> Timestep:
@@ -40,8 +40,8 @@ class Told(Wild):
 
 
 def test_figures_are_those_of_a_plain_loop() -> None:
-    environment = MeasuredEpisodes(Told(5, 3), METRICS)
-    Told.figures.manual_seed(0)
+    environment = MeasuredEpisodes(ReportingFigures(5, 3), METRICS)
+    ReportingFigures.figures.manual_seed(0)
     timestep, generator = environment.reset(), torch.Generator().manual_seed(1)
     running: list[list[tuple[float, float]]] = [[] for _ in range(5)]
     ended: list[list[dict[str, float]]] = [[] for _ in range(5)]

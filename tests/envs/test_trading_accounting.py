@@ -94,9 +94,9 @@ def check_step(env: TradingEnv, before: Any, caps: torch.Tensor, slots: torch.Te
         count = rules.partition.count(was | now)
         assert bool((~opened | (count <= slots)).all()), "open positions"
     forced = (before.halt == rules.liquidating) | (rules.pool(ledger.closed.float()) > 0)
-    room = (limits.turnover_per_day - before.turnover).clamp(min=0) * ledger.fill_equity
+    turnover_left = (limits.turnover_per_day - before.turnover).clamp(min=0) * ledger.fill_equity
     exempt = forced | torch.full_like(forced, rules.leveraged)  # liquidation, a closed symbol, deleveraging
-    assert bool((exempt | (ledger.notional <= room * (1 + 1e-9) + 1e-9)).all()), "turnover"
+    assert bool((exempt | (ledger.notional <= turnover_left * (1 + 1e-9) + 1e-9)).all()), "turnover"
     assert bool((book.trades <= limits.trades_per_day).all()), "trades"
     capacity = env.market.capacity[before.bar]
     assert bool((ledger.closed | (ledger.shares.abs() <= capacity * (1 + 1e-12))).all()), "participation"

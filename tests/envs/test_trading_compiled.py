@@ -16,7 +16,7 @@ from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.conformance import check_environment, check_equal, tensors_of
 from marl_pipeline.envs.trading.compiled.engine import CompiledEngine
 from marl_pipeline.envs.trading.compiled.kernel.mark import Sums, _log
-from marl_pipeline.envs.trading.compiled.kernel.play import Memory
+from marl_pipeline.envs.trading.compiled.kernel.step import Memory
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.core.partition import Mode
@@ -162,7 +162,7 @@ def test_threads_change_no_bit(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_failure_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They write into the room of the step, which the next step may be given."""
+    """They write into the memory of the step, which the next step may be given."""
     monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.THREAD_SHARE", 1)
     monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.PIECE", 1)
     monkeypatch.setattr("marl_pipeline.envs.trading.compiled.engine.HEAD_START", 0)

@@ -141,7 +141,7 @@ def trained(shown: Tensor, seed: int) -> Policy:
     timesteps = ITERATIONS * HORIZON * ENVS
     algorithm = OnPolicy(env, Shown(shown), SETTINGS, seed=seed, timesteps=timesteps)
     for _ in range(ITERATIONS):
-        algorithm.advance()
+        algorithm.iterate()
     return algorithm.policy
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from marl_pipeline.envs.trading.compiled.memory import KEPT, Block, Rooms, merged, named
+from marl_pipeline.envs.trading.compiled.memory import KEPT, Block, BufferPool, merged, named
 
 BLOCKS = merged(
     [
@@ -23,22 +23,22 @@ def test_blocks_of_one_shape_and_type_are_one() -> None:
 
 
 def test_tensors_and_arrays_show_the_same_memory() -> None:
-    room = Rooms(BLOCKS).take(2)
-    tensors = room.tensors()
+    buffer = BufferPool(BLOCKS).take(2)
+    tensors = buffer.tensors()
     assert {owner: set(named) for owner, named in tensors.items()} == {
         "after": {"shares", "bar", "value"},
         "entries": {"price"},
     }
     for number, (owner, name) in enumerate((("after", "shares"), ("after", "bar"), ("entries", "price"))):
-        room.arrays[owner][name][:] = number
+        buffer.arrays[owner][name][:] = number
         assert tensors[owner][name].shape[0] == 2
         assert (tensors[owner][name] == number).all()
     assert tensors["after"]["bar"].dtype == torch.int64
 
 
 def test_memory_that_anybody_can_see_is_not_handed_out_again() -> None:
-    rooms = Rooms(BLOCKS)
-    first = rooms.take(2)
+    pool = BufferPool(BLOCKS)
+    first = pool.take(2)
     views = {
         "a tensor": first.tensors()["after"]["bar"],
         "a view of one": first.tensors()["after"]["value"][1:, None].expand(-1, 4, -1),
@@ -47,23 +47,23 @@ def test_memory_that_anybody_can_see_is_not_handed_out_again() -> None:
         "a detached alias": first.tensors()["after"]["shares"].detach(),
     }
     while views:
-        assert rooms.take(2) is not first, list(views)
+        assert pool.take(2) is not first, list(views)
         views.popitem()
-    assert rooms.take(2) is first
+    assert pool.take(2) is first
 
 
 def test_another_number_of_environments_has_memory_of_its_own() -> None:
-    rooms = Rooms(BLOCKS)
-    assert rooms.take(2).envs == 2
-    assert rooms.take(3).envs == 3
-    assert rooms.take(2).arrays["after"]["shares"].shape == (2, 3)
+    pool = BufferPool(BLOCKS)
+    assert pool.take(2).envs == 2
+    assert pool.take(3).envs == 3
+    assert pool.take(2).arrays["after"]["shares"].shape == (2, 3)
 
 
 def test_a_caller_who_keeps_all_gets_new_memory_each_time() -> None:
-    rooms = Rooms(BLOCKS)
+    pool = BufferPool(BLOCKS)
     kept = []
     for number in range(3 * KEPT):
-        room = rooms.take(1)
-        room.arrays["after"]["bar"][:] = number
-        kept.append(room.tensors()["after"]["bar"])
+        buffer = pool.take(1)
+        buffer.arrays["after"]["bar"][:] = number
+        kept.append(buffer.tensors()["after"]["bar"])
     assert [int(bar) for bar in kept] == list(range(3 * KEPT))

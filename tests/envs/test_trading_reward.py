@@ -77,17 +77,17 @@ def test_net_is_the_change_of_log_equity_and_nothing_is_logged(mode: Mode) -> No
 def test_a_preset_changes_what_is_paid_and_not_a_bit_of_the_market(mode: Mode, preset: str) -> None:
     plain, shaped = hostile_env(mode, "net"), hostile_env(mode, preset, "risk_adjusted")
     generator = torch.Generator().manual_seed(1)
-    told, other = plain.reset(), shaped.reset()
+    own, other = plain.reset(), shaped.reset()
     paid = 0.0
     for _ in range(45):
-        actions = random_actions(plain.groups, told, generator)
-        told, other = plain.step(actions), shaped.step(actions)
-        check_equal(without_rewards(tensors_of(other)), without_rewards(tensors_of(told)), "the rewards change more")
+        actions = random_actions(plain.groups, own, generator)
+        own, other = plain.step(actions), shaped.step(actions)
+        check_equal(without_rewards(tensors_of(other)), without_rewards(tensors_of(own)), "the rewards change more")
         assert torch.equal(shaped.rewards.net, plain.rewards.net)
         check_equal(shaped.book.tensors(), plain.book.tensors(), "the rewards change the book")
-        paid += float((other.groups["symbols"].reward - told.groups["symbols"].reward).abs().sum())
-        if bool(told.done.any()):
-            told, other = plain.reset(told.done), shaped.reset(other.done)
+        paid += float((other.groups["symbols"].reward - own.groups["symbols"].reward).abs().sum())
+        if bool(own.done.any()):
+            own, other = plain.reset(own.done), shaped.reset(other.done)
     assert paid > 1.0
 
 
@@ -341,11 +341,11 @@ def test_the_parameters_are_the_guides_numbers_and_each_counts() -> None:
 def test_what_net_would_pay_is_known_whatever_is_paid(mode: Mode) -> None:
     plain, shaped = hostile_env(mode, "net"), hostile_env(mode, "guide_v3_2")
     generator = torch.Generator().manual_seed(6)
-    told, _ = plain.reset(), shaped.reset()
+    own, _ = plain.reset(), shaped.reset()
     for _ in range(12):
-        actions = random_actions(plain.groups, told, generator)
-        told, _ = plain.step(actions), shaped.step(actions)
-        assert torch.equal(shaped.rewards.own, told.groups["symbols"].reward)
+        actions = random_actions(plain.groups, own, generator)
+        own, _ = plain.step(actions), shaped.step(actions)
+        assert torch.equal(shaped.rewards.own, own.groups["symbols"].reward)
     shaped.reset()
     assert not shaped.rewards.own.any()
 

@@ -133,17 +133,17 @@ def test_a_target_decided_later_changes_nothing_before() -> None:
 def test_future_bars_change_no_baseline_before_them() -> None:
     dataset = random_dataset(500)
     windows = (Window(0, Span(0, 1), Span(300, 500)),)
-    cut = 400
+    changed = 400
     up = np.random.default_rng(5).normal(0, 0.2, (500, 4)).clip(-0.6, 0.6)
     close = dataset.panel.close.copy()
-    close[cut:] *= np.random.default_rng(9).lognormal(0, 0.3, close[cut:].shape)
+    close[changed:] *= np.random.default_rng(9).lognormal(0, 0.3, close[changed:].shape)
     noisy = dataset_of(panel_of(close))
     other = up.copy()
-    other[cut:] *= -1
+    other[changed:] *= -1
     before = baselines(dataset, signals_of(dataset, up), windows, market())
     after = baselines(noisy, signals_of(noisy, other), windows, market())
     for name in before:
-        pd.testing.assert_frame_equal(before[name][: cut - 300], after[name][: cut - 300])
+        pd.testing.assert_frame_equal(before[name][: changed - 300], after[name][: changed - 300])
     assert not before["sl_thresholds"].equals(after["sl_thresholds"])
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from marl_pipeline.evaluation.gates import Evidence, judge, number, percent, remarks
+from marl_pipeline.evaluation.gates import Evidence, apply_gates, number, percent, remarks
 from marl_pipeline.evaluation.metrics import Metrics
 from marl_pipeline.evaluation.statistics import Interval
 from tests.evaluation.evaluation_samples import params
@@ -31,7 +31,7 @@ def evidence_of(**changes: object) -> Evidence:
 
 
 def test_go_when_every_gate_passes_and_every_gate_says_why() -> None:
-    decision, reasons, gates = judge(evidence_of(), GATES)
+    decision, reasons, gates = apply_gates(evidence_of(), GATES)
     assert decision == "GO"
     assert reasons == [gate.words for gate in gates]
     assert all(gate.passed for gate in gates)
@@ -60,19 +60,19 @@ def test_go_when_every_gate_passes_and_every_gate_says_why() -> None:
     ],
 )
 def test_each_gate_alone_can_say_no(name: str, changes: dict[str, object]) -> None:
-    decision, reasons, gates = judge(evidence_of(**changes), GATES)
+    decision, reasons, gates = apply_gates(evidence_of(**changes), GATES)
     assert decision == "NO-GO"
     assert [gate.name for gate in gates if not gate.passed] == [name]
     assert reasons == [gate.words for gate in gates if gate.name == name]
 
 
 def test_the_words_follow_the_outcome() -> None:
-    unclear = judge(evidence_of(excess=Interval(0.1, -0.3, 0.5, 0.95, 0.3, 0.2, 4.0)), GATES)[1]
-    assert "cannot be told from luck" in unclear[0]
+    unclear = apply_gates(evidence_of(excess=Interval(0.1, -0.3, 0.5, 0.95, 0.3, 0.2, 4.0)), GATES)[1]
+    assert "cannot be distinguished from luck" in unclear[0]
     assert "0.84" in unclear[0]
-    worse = judge(evidence_of(excess=Interval(-0.4, -0.6, -0.2, 0.95, 0.99, 0.1, 4.0)), GATES)[1]
+    worse = apply_gates(evidence_of(excess=Interval(-0.4, -0.6, -0.2, 0.95, 0.99, 0.1, 4.0)), GATES)[1]
     assert any("bad luck" in reason for reason in worse)
-    lost = judge(evidence_of(policy=dataclasses.replace(METRICS, sharpe=-1.0, total_return=-0.25)), GATES)[1]
+    lost = apply_gates(evidence_of(policy=dataclasses.replace(METRICS, sharpe=-1.0, total_return=-0.25)), GATES)[1]
     assert any("lost 25.0%" in reason for reason in lost)
 
 

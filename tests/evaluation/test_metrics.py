@@ -50,7 +50,7 @@ def test_an_account_that_never_moves_has_sharpe_zero_and_no_ratio_that_is_not_de
     assert (figures.skew, figures.excess_kurtosis) == (0.0, 0.0)
 
 
-def test_hourly_bars_are_judged_by_day_and_their_drawdown_by_bar() -> None:
+def test_hourly_bars_are_measured_by_day_and_their_drawdown_by_bar() -> None:
     equity = np.array([100.0, 80.0, 110.0, 105.0, 121.0])
     session = np.array([0, 0, 0, 1, 1])
     assert session_ends(session).tolist() == [2, 4]

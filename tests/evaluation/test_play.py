@@ -11,7 +11,7 @@ from marl_pipeline.evaluation import play as greedy
 from tests.algos.leaving import EPISODE, Leaving
 
 
-def test_an_episode_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = Leaving(2)
     settings = registry.choose("ippo", {}).settings
     policy = registry.build("ippo", environment, DenseInputs(environment.groups), settings, seed=0, timesteps=10).policy

@@ -34,10 +34,10 @@ def plain_block_length(series: np.ndarray) -> float:
     longest = math.ceil(math.sqrt(n)) + run
     covariance = [sum(centred[i] * centred[i + k] for i in range(n - k)) / n for k in range(longest + 1)]
     bound = 2 * math.sqrt(math.log10(n) / n)
-    cut = next(
+    lag = next(
         m for m in range(longest) if all(abs(covariance[m + k] / covariance[0]) < bound for k in range(1, run + 1))
     )
-    width = min(2 * max(cut, 1), longest)
+    width = min(2 * max(lag, 1), longest)
     g = d = 0.0
     for k in range(-width, width + 1):
         x = abs(k) / width

@@ -108,7 +108,7 @@ def test_seeds_side_by_side_end_in_the_bytes_of_seeds_one_by_one(root: Path, tra
         assert results(tmp_path / place) == results(root / "models/runs" / place)
 
 
-def test_a_finished_run_is_kept_and_one_of_other_settings_takes_its_place_only_when_told(
+def test_a_finished_run_is_kept_and_one_of_other_settings_takes_its_place_only_on_request(
     root: Path, trained: Any, tmp_path: Path
 ) -> None:
     short = ("train", "--algo", "mappo", "--env", "mpe/simple_spread", "--timesteps", "400", *SMALL)
@@ -157,8 +157,8 @@ def test_an_edited_environment_is_another_one(root: Path, trained: Any, tmp_path
     assert [reused for _, reused in returns] == [False, True, False]
     assert returns[2][0] < 50.0 * returns[0][0] < 0.0
     file.write_text(OWN)
-    _, told = run("evaluate", "--checkpoint", found["runs"][0]["folder"], "--episodes", "16")
-    assert "not as in training: source of the environment" in told
+    _, reported = run("evaluate", "--checkpoint", found["runs"][0]["folder"], "--episodes", "16")
+    assert "not as in training: source of the environment" in reported
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

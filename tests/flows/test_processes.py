@@ -42,7 +42,7 @@ def test_a_stage_runs_once_and_tells_only_what_it_said(root: Path) -> None:
     assert reproduce(children, "make@0") == "up to date"
 
 
-def test_a_failing_stage_is_told_in_its_own_words(root: Path) -> None:
+def test_a_failing_stage_is_reported_in_its_own_words(root: Path) -> None:
     (root / "fail_0").touch()
     with pytest.raises(StageFailedError, match=r"^make: bars\.csv: column 'close' is missing$"):
         reproduce(run_of(root), "make@0")

@@ -48,7 +48,7 @@ RUN = """
     try:
         run_flow()
     except UserError as error:
-        print(f"told: {error}")
+        print(f"reported: {error}")
 """
 
 LIST = """
@@ -85,7 +85,7 @@ def test_one_task_run_per_stage_of_dvc_yaml_and_nothing_else(root: Path) -> None
 def test_a_failure_stops_what_depends_on_it_and_lets_the_rest_finish(root: Path) -> None:
     (root / "fail_1").touch()
     done = script(root, RUN)
-    assert "told: make: bars.csv: column 'close' is missing" in done.stdout
+    assert "reported: make: bars.csv: column 'close' is missing" in done.stdout
     assert "Traceback" not in done.stderr
     assert (root / "copies" / "0.txt").exists()
     assert not (root / "joined.txt").exists()

@@ -50,7 +50,7 @@ def test_observing_alone_moves_nothing():
         norm.absorb()
 
 
-class Fellows(Reduction):
+class PairedWorkers(Reduction):
     """One worker of two, given what the other would bring."""
 
     workers = 2
@@ -64,13 +64,13 @@ class Fellows(Reduction):
         return values + next(self._others, torch.zeros_like(values))
 
 
-def test_fellow_workers_end_with_the_statistics_of_all_rows():
+def test_paired_workers_end_with_the_statistics_of_all_rows():
     mine, theirs, alone = rows(40), rows(17, seed=1), RunningNorm(3)
     alone.observe(torch.cat([mine, theirs]))
     alone.absorb()
     norms, brought = [RunningNorm(3), RunningNorm(3)], [[], []]
     for _ in range(3):  # the second sum depends on the first: until both workers bring what they would
-        workers = [Fellows(brought[1]), Fellows(brought[0])]
+        workers = [PairedWorkers(brought[1]), PairedWorkers(brought[0])]
         norms = [RunningNorm(3), RunningNorm(3)]
         for norm, part, worker in zip(norms, (mine, theirs), workers, strict=True):
             norm.observe(part)
@@ -85,22 +85,22 @@ def test_fellow_workers_end_with_the_statistics_of_all_rows():
 def test_a_rollout_is_learned_from_with_the_statistics_it_was_collected_with(algorithm, critic):
     """Every probability ratio starts at exactly 1, and an update leaves statistics of all rows seen so far."""
     learned = learner(Targets(16, 0), settings(algorithm, {"normalise_inputs": True}, reward="agent", **critic))
-    for turn in range(3):
+    for iteration in range(3):
         experience = learned._collector.collect(12)
         for name, of in learned.learners.items():
             batch = of.batch(experience[name], experience[name].value, experience[name].value)
             losses = of.losses(batch)
             assert float(losses.clipped) == 0.0
             assert float(losses.kl.detach()) == pytest.approx(0.0, abs=1e-6)
-        learned.advance()
+        learned.iterate()
         group = learned.groups["movers"]
         for norm in (*group.actor.norms(), *group.critic.norms()):
-            assert 0 < float(norm.count) <= 16 * 12 * 2 * (turn + 1)
+            assert 0 < float(norm.count) <= 16 * 12 * 2 * (iteration + 1)
 
 
 def test_evaluation_changes_no_statistics_and_a_saved_policy_carries_them():
     learned = learner(Targets(16, 0), settings("ippo", {"normalise_inputs": True}))
-    learned.advance()
+    learned.iterate()
     saved = {name: value.clone() for name, value in learned.policy.module.state_dict().items()}
     assert any(name.endswith("norm.mean") for name in saved)
     environment = Targets(16, 1)

@@ -37,7 +37,7 @@ def runs(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_params_metrics_tags_and_artifacts_arrive_and_a_killed_run_is_told_apart(root: Path) -> None:
+def test_params_metrics_tags_and_artifacts_arrive_and_a_killed_run_is_distinguished(root: Path) -> None:
     (root / "note.txt").write_text("kept as it was")
     done = SpoolRecorder(root, "copy@0", {"run": {"seeds": [0]}}, {"stage": "copy"})
     for step in range(3):

@@ -96,7 +96,7 @@ def test_trials_deflate_and_are_counted() -> None:
     assert few["deflated_sharpe"] == pytest.approx(few["probabilistic_sharpe"])
 
 
-def test_costs_are_told_by_kind_and_add_up() -> None:
+def test_costs_are_reported_by_kind_and_add_up() -> None:
     costs = summary()["costs"]
     parts = ("commission", "slippage", "borrow", "closing")
     assert costs["total"] == pytest.approx(sum(costs[name] for name in parts))
@@ -218,18 +218,18 @@ def test_the_terminal_shows_decision_reasons_and_gates() -> None:
 
 def test_several_strategies_stand_in_one_table_and_one_alone_in_none() -> None:
     beside = record(several=True)
-    told = summarise(beside, REPORT, trials=[], lineage=LINEAGE, quality={})
-    text = markdown(told)
+    summary = summarise(beside, REPORT, trials=[], lineage=LINEAGE, quality={})
+    text = markdown(summary)
     rows = [line for line in text.partition("## Strategies side by side")[2].splitlines() if line.startswith("| ")]
     assert rows[2].startswith("| hierarchy (primary) | hierarchy |")
     assert rows[3].startswith("| qmix | algorithm |")
     assert "over equal weight (95%)" in rows[0]
     console = Console(width=100, record=True)
-    console.print(summary_table(told))
+    console.print(summary_table(summary))
     assert "qmix" in console.export_text()
     assert "Strategies side by side" not in markdown(summary())
     assert [picture.name for picture in track_pictures(beside, REPORT)][-1] == "strategies"
-    written = page(told, track_pictures(beside, REPORT), [], [])
+    written = page(summary, track_pictures(beside, REPORT), [], [])
     assert "Strategies side by side" in written
 
 

@@ -50,7 +50,7 @@ def test_symbols_and_master_learn_together(root: Path, name: str, algo: str) -> 
     before = {key: value.clone() for key, value in learner.policy.module.state_dict().items()}
     steps = 0
     while steps < 128:
-        steps += learner.advance().steps
+        steps += learner.iterate().steps
     after = learner.policy.module.state_dict()
     for group in groups:
         moved = [key for key in before if key.startswith(group) and not torch.equal(before[key], after[key])]
@@ -116,7 +116,7 @@ def test_one_agent_learns_to_trade_the_whole_portfolio(root: Path, tmp_path: Pat
     environment = made.training(2, 0)
     spec = environment.groups["agent"]
     assert (spec.agents, spec.actions) == (1, MultiDiscrete((7,) * 4))
-    told: dict[str, float] = {}
+    reported: dict[str, float] = {}
     job = job_of("market/single", "ppo", {"envs": 4, "horizon": 12, "epochs": 1, "minibatches": 1}, engine=engine)
     done = train(
         job,
@@ -124,10 +124,10 @@ def test_one_agent_learns_to_trade_the_whole_portfolio(root: Path, tmp_path: Pat
         tmp_path,
         evaluate=lambda policy: greedy_episodes(made.test(4, 0), policy, made.metrics),
         checkpoint=FileCheckpointer(tmp_path),
-        on_step=lambda label, step, total, metrics: told.update(metrics),
+        on_step=lambda label, step, total, metrics: reported.update(metrics),
     )
     for figure in ("net_return", "drawdown", "turnover", "costs", "trades"):
-        assert {f"episode/{figure}", f"test/{figure}"} <= set(told), "of training, and of the greedy evaluation"
+        assert {f"episode/{figure}", f"test/{figure}"} <= set(reported), "of training, and of the greedy evaluation"
     assert done.steps >= job.timesteps
     settings = registry.parse("ppo", job.settings).settings
     untrained = registry.build("ppo", environment, made.inputs, settings, seed=0, timesteps=1)

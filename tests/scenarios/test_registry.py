@@ -1,4 +1,4 @@
-"""Environments by name, and every mistake in a name or an option told in one line."""
+"""Environments by name, and every mistake in a name or an option reported in one line."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_mistakes_are_named(name: str, options: dict[str, object], message: str)
         registry.make(name, 1, seed=0, **options)
 
 
-def test_at_least_one_copy_is_made() -> None:
+def test_at_least_one_environment_is_made() -> None:
     with pytest.raises(UserError, match="num_envs=0"):
         registry.make("matrix/two_step", 0, seed=0)
     assert two_step(1, seed=0).num_envs == 1

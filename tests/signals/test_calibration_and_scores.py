@@ -63,13 +63,13 @@ def test_one_symbol_has_no_rank_correlation() -> None:
     assert np.isnan(information_coefficient(np.ones((5, 1)), np.ones((5, 1))))
 
 
-def test_scores_count_only_rows_that_were_spoken_of_and_have_a_label() -> None:
+def test_scores_count_only_rows_that_are_covered_and_have_a_label() -> None:
     classes = np.array([[0, 2], [1, UNKNOWN]])
     labels = Labels(classes, np.where(classes == UNKNOWN, np.nan, classes - 1.0), reach=1)
     probabilities = np.full((2, 2, 3), 1 / 3, dtype=np.float32)
     probabilities[0, 0] = [0.5, 0.25, 0.25]
-    spoken = np.array([[True, False], [False, True]])
-    scores = out_of_sample(probabilities, spoken, labels, 0, np.array([0.2, 0.4, 0.4]))
+    covered = np.array([[True, False], [False, True]])
+    scores = out_of_sample(probabilities, covered, labels, 0, np.array([0.2, 0.4, 0.4]))
     assert scores["log_loss"] == pytest.approx(np.log(2))
     assert scores["prior_log_loss"] == pytest.approx(-np.log(0.2))
     assert scores["accuracy"] == 1.0
@@ -78,5 +78,5 @@ def test_scores_count_only_rows_that_were_spoken_of_and_have_a_label() -> None:
 
 def test_nothing_to_score_gives_no_scores() -> None:
     labels = Labels(np.full((3, 2), UNKNOWN), np.full((3, 2), np.nan), reach=1)
-    spoken = np.ones((3, 2), dtype=bool)
-    assert out_of_sample(np.full((3, 2, 3), 1 / 3, np.float32), spoken, labels, 0, np.full(3, 1 / 3)) == {}
+    covered = np.ones((3, 2), dtype=bool)
+    assert out_of_sample(np.full((3, 2, 3), 1 / 3, np.float32), covered, labels, 0, np.full(3, 1 / 3)) == {}

@@ -9,7 +9,7 @@ import torch
 from marl_pipeline.checkpoint import FileCheckpointer, NoCheckpoint
 from marl_pipeline.config import SLSignalsParams
 from marl_pipeline.data.dataset import Dataset, Signals
-from marl_pipeline.data.windows import expanding_refits, version_in_force
+from marl_pipeline.data.windows import active_version, expanding_refits
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import silent
 from marl_pipeline.signals.fit import FittedModel, fit_signals
@@ -57,7 +57,7 @@ def test_nothing_is_foreseen_where_features_and_returns_are_strangers() -> None:
         assert abs(one.metrics["oos_ic"]) < 0.1
 
 
-def test_signals_speak_from_the_first_fit_on_valid_rows_only() -> None:
+def test_signals_are_valid_from_the_first_fit_on_valid_rows_only() -> None:
     dataset = learnable_market()
     signals, _ = fitted(dataset, signal_params(models=("MLP72", "GRU93")))
     assert signals.probabilities.shape == (400, 6, 2, 3)
@@ -92,11 +92,11 @@ def test_a_model_is_made_of_bars_before_fitted_until_alone() -> None:
         assert before[version].temperature != touched[version].temperature
 
 
-def test_each_bar_is_spoken_for_by_the_version_in_force() -> None:
+def test_each_bar_has_one_active_version() -> None:
     _, models = fitted(learnable_market())
     refits = expanding_refits(150, 100, 400, 5)
     assert tuple(one.refit for one in models) == refits
-    assert version_in_force(refits, 260).fitted_until == 245
+    assert active_version(refits, 260).fitted_until == 245
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
@@ -147,6 +147,6 @@ def test_a_refit_without_enough_rows_stays_silent() -> None:
     assert not signals.available[:250].any()
 
 
-def test_too_little_history_is_told() -> None:
+def test_too_little_history_is_refused() -> None:
     with pytest.raises(UserError, match=r"too little history.*first_fit 150"):
         fitted(learnable_market(140, 3))

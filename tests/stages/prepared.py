@@ -35,6 +35,6 @@ def prepared(root: Path, dataset: Dataset | None = None) -> Path:
     (root / ENCODER).mkdir(parents=True)
     values = np.random.default_rng(0).normal(size=(bars, size, 4)).astype(np.float16)
     np.save(root / ENCODER / "embeddings_0.npy", values)
-    version = {"version": 0, "fitted_until": 60, "speaks": [0, bars], "table_start": 0}
+    version = {"version": 0, "fitted_until": 60, "valid_bars": [0, bars], "table_start": 0}
     (root / ENCODER / "metadata.json").write_text(json.dumps({"versions": [version]}))
     return root

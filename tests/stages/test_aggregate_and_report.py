@@ -80,7 +80,7 @@ def run_both(root: Path) -> dict[str, Any]:
     return summary
 
 
-def test_records_become_a_track_record_and_a_judgement(root: Path) -> None:
+def test_records_become_a_track_record_and_a_decision(root: Path) -> None:
     summary = run_both(root)
     equity = pd.read_parquet(root / "reports/equity.parquet")
     assert sorted(equity["seed"].unique()) == sorted(SEEDS)
@@ -99,7 +99,7 @@ def test_records_become_a_track_record_and_a_judgement(root: Path) -> None:
     assert (root / "reports/rl_validation_summary.md").read_text().startswith(f"# {summary['decision']}")
 
 
-def test_the_primary_strategy_is_judged_and_the_others_stand_beside_it(root: Path) -> None:
+def test_the_gates_are_applied_to_the_primary_strategy_and_the_others_stand_beside_it(root: Path) -> None:
     summary = run_both(root)
     assert summary["primary"] == "hierarchy"
     strategies = summary["strategies"]
@@ -141,7 +141,7 @@ def test_records_of_seeds_and_windows_that_are_not_asked_for_do_not_count(root: 
     assert run_both(root) == before
 
 
-def test_a_missing_record_and_a_broken_trial_are_told_in_one_line(root: Path) -> None:
+def test_a_missing_record_and_a_broken_trial_are_reported_in_one_line(root: Path) -> None:
     (root / "reports/trials.jsonl").write_text('{"sharpe": 0.4}\n{oops\n')
     with pytest.raises(UserError, match=r"trials.jsonl line 2"):
         run_both(root)

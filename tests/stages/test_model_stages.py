@@ -79,8 +79,8 @@ def test_signals_come_back_as_their_models_say_them(root: Path) -> None:
     for place, model in enumerate(MODELS):
         module, metadata = load_classifier(root / SL_CHECKPOINTS / model)
         refit = metadata["refits"][-1]
-        assert refit["speaks"][1] == 300
-        bar = refit["speaks"][0] + 3
+        assert refit["valid_bars"][1] == 300
+        bar = refit["valid_bars"][0] + 3
         with torch.no_grad():
             logits = module(torch.from_numpy(features[bar - WINDOW + 1 : bar + 1].transpose(1, 0, 2).copy()))
         said = (logits / refit["temperature"]).softmax(-1).numpy()
@@ -97,7 +97,7 @@ def test_embeddings_come_back_as_their_encoder_makes_them(root: Path, params: Pa
         assert embeddings.values.dtype == np.float32
         encoder = load_encoder(root / ENCODER, refit.version, params.pretrain_encoder)
         assert np.array_equal(
-            encode(encoder, source, type(refit.speaks)(embeddings.start, refit.speaks.stop)), embeddings.values
+            encode(encoder, source, type(refit.valid_bars)(embeddings.start, refit.valid_bars.stop)), embeddings.values
         )
 
 
@@ -113,7 +113,7 @@ def test_inference_times_lie_beside_the_outputs(root: Path) -> None:
     assert all(own["batch"] == 4 for own in times.values())
 
 
-def test_missing_and_damaged_files_are_told(root: Path, tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run the stage sl_signals first"):
         load_signals(tmp_path)
     with pytest.raises(UserError, match=r"no encoder version 7 \(found: 0, 1\)"):

@@ -90,12 +90,17 @@ def test_a_rule_of_severity_fail_stops_the_stage_and_leaves_nothing(tmp_path: Pa
     assert (tmp_path / "reports/data_docs/index.html").exists(), "what was found can be looked at"
 
 
+def reading(file: Path, **data: object) -> Params:
+    section = PARAMS.data.model_copy(update={"source": "csv", "path": str(file), **data})
+    return PARAMS.model_copy(update={"data": section})
+
+
 def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.DataFrame) -> None:
     file = tmp_path / "mine.csv"
     bars[bars["symbol"] == "AAA"].assign(timestamp=lambda t: t["timestamp"].dt.strftime("%Y-%m-%d")).to_csv(
         file, index=False
     )
-    outcome = validate_data.check_file(file, PARAMS, timezone="America/New_York")
+    outcome = validate_data.check_source(reading(file, timezone="America/New_York"), "data: {}\n")
     assert outcome.failed is None
     values = json.loads(json.dumps(outcome.as_json(), allow_nan=False))
     assert {entry["rule"]: entry["count"] for entry in values["rules"] if entry["count"]} == {"missing_value": 1}
@@ -103,10 +108,9 @@ def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.Data
     Console(file=screen, width=140).print(outcome.table())
     assert "missing_value" in screen.getvalue()
     assert "Not applied: off_grid" in screen.getvalue()
+    assert "one symbol only (AAA): `marl run` needs two or more" in screen.getvalue()
 
 
-def test_checking_a_file_that_is_not_there_or_names_no_frequency_is_one_line(tmp_path: Path) -> None:
+def test_checking_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv"):
-        validate_data.check_file(tmp_path / "nowhere.csv", PARAMS)
-    with pytest.raises(UserError, match="1Day or 1Hour"):
-        validate_data.check_file(tmp_path / "nowhere.csv", PARAMS, frequency="5min")
+        validate_data.check_source(reading(tmp_path / "nowhere.csv"), "")

@@ -110,10 +110,10 @@ def test_an_override_of_a_later_phase_leaves_the_earlier_ones_alone() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(strategy: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words) as told:
+def test_what_is_wrong_is_refused_in_one_line(strategy: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as raised:
         resolve(strategies({"x": strategy}))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_name_must_be_fit_for_a_file_and_the_primary_one_must_be_there() -> None:

@@ -20,7 +20,7 @@ from marl_pipeline.nn.first_layers import AgentStateLayer, ObservationLayer, Sta
 from marl_pipeline.nn.linear import AgentHead, AgentLinear, orthogonal
 from marl_pipeline.nn.mlp import Trunk
 from marl_pipeline.nn.recurrent import RecurrentState
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.nn.running_norm import RunningNorm
 from marl_pipeline.nn.settings import NetworkSettings
 from marl_pipeline.nn.value_norm import ValueNorm
@@ -196,7 +196,7 @@ class ActorCriticOutput:
 class GroupActorCritic:
     """Implements `ppo.ActorCritic` for one group of an environment.
 
-    What a rollout keeps of a timestep (`stored`) is the observation as it was told, who is present, the state where
+    What a rollout keeps of a timestep (`stored`) is the observation as it was reported, who is present, the state where
     the critic reads it, and the memories with the flag of a new episode.
 
     Raises:
@@ -298,7 +298,7 @@ class GroupActorCritic:
     def _rows(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return self._inputs(self.name, {field: inputs[f"observation.{field}"] for field in self.spec.observation})
 
-    def absorb(self, inputs: Mapping[str, Tensor], reduction: Reduction = ALONE) -> None:
+    def absorb(self, inputs: Mapping[str, Tensor], reduction: Reduction = NO_REDUCTION) -> None:
         """Counts a rollout's stored inputs [L, E, ...] into the statistics that inputs are normalised by.
 
         For after the update on it: a rollout is learned from with the statistics it was collected with.

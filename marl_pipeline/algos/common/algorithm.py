@@ -39,23 +39,23 @@ class Policy(Protocol):
         """One action per agent, [E, A, *shape] by group, and the memory after having seen this timestep.
 
         Explores as training does with `generator`; decides greedily (the mode) without one. The caller forgets the
-        memory of copies that start a new episode (`forget`).
+        memory of environments that start a new episode (`forget`).
         """
         ...
 
 
 def forget(memory: Memory, where: Tensor) -> Memory:
-    """The memory with the copies of the [E] mask back at the start."""
+    """Returns the memory with the environments of the [E] mask back at the start."""
     return {group: kept.masked_fill(where[:, None, None], 0.0) for group, kept in memory.items()}
 
 
 @dataclass(frozen=True)
-class Advance:
-    """What one turn of an algorithm did.
+class Iteration:
+    """What one iteration of an algorithm did.
 
     Attributes:
-        steps: environment steps taken, summed over the copies.
-        metrics: figures of the turn by name; names use the field's terms.
+        steps: environment steps taken, summed over the environments.
+        metrics: figures of the iteration by name; names use the field's terms.
     """
 
     steps: int
@@ -79,8 +79,8 @@ def require_finite(figures: Mapping[str, float]) -> None:
     """
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
-        told = ", ".join(f"{name} {figures[name]}" for name in bad)
-        raise UserError(f"training diverged ({told}): lower the learning rate, or clip gradients more")
+        listed = ", ".join(f"{name} {figures[name]}" for name in bad)
+        raise UserError(f"training diverged ({listed}): lower the learning rate, or clip gradients more")
 
 
 class Algorithm(Protocol):
@@ -89,7 +89,7 @@ class Algorithm(Protocol):
     @property
     def policy(self) -> Policy: ...
 
-    def advance(self) -> Advance:
+    def iterate(self) -> Iteration:
         """Collects the next piece of experience and makes the updates that go with it."""
         ...
 

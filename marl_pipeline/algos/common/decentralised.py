@@ -20,7 +20,7 @@ class DecentralisedActors:
     """Implements `algos.algorithm.Policy`: one deterministic or Gumbel-softmax actor per agent.
 
     `noise_scale` and `random_share` are the exploration of the moment; the learner sets them as training goes on.
-    The memory [E, A, 2 * width] is the code of the action in force and the exploration noise that led to it.
+    The memory [E, A, 2 * width] is the code of the active action and the exploration noise that led to it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DecentralisedActors:
         self.random_share = 0.0
 
     def start(self, num_envs: int) -> Memory:
-        """No choice in force (code 0), and no noise."""
+        """No active choice (code 0), and no noise."""
         return {
             name: torch.zeros(num_envs, spec.agents, 2 * self.codes[name].width, device=self._device)
             for name, spec in self._specs.items()
@@ -67,14 +67,14 @@ class DecentralisedActors:
         actions, remembered = {}, {}
         for name, step in timestep.groups.items():
             raw = self.raw(name, self.rows(name, step.observation, step.present))
-            in_force, noise = memory[name].chunk(2, dim=-1)
+            active, noise = memory[name].chunk(2, dim=-1)
             if generator is None:
                 chosen = self.codes[name].sample(raw, step.action_mask, torch.zeros_like(raw))
             else:
                 chosen, noise = self._explore(name, raw, step.action_mask, noise, generator)
-            in_force = torch.where(step.acts.unsqueeze(-1), chosen, in_force)
-            actions[name] = self.codes[name].decode(in_force)
-            remembered[name] = torch.cat([in_force, noise], dim=-1)
+            active = torch.where(step.acts.unsqueeze(-1), chosen, active)
+            actions[name] = self.codes[name].decode(active)
+            remembered[name] = torch.cat([active, noise], dim=-1)
         return actions, remembered
 
     def _explore(

@@ -22,8 +22,8 @@ def generalised_advantages(
     discount: Tensor,
     acts: Tensor,
     value: Tensor,
-    cut: Tensor,
-    cut_value: Tensor,
+    done: Tensor,
+    final_value: Tensor,
     last_value: Tensor,
     gamma: float,
     gae_lambda: float,
@@ -36,23 +36,23 @@ def generalised_advantages(
 
     Args:
         reward, discount: [L, E, A] of the transition from step t to t + 1; `discount` is the environment's.
-        acts: [L, E, A] bool, the agent decided at step t, or what follows is to be told apart from what went before.
+        acts: [L, E, A] bool, the agent decided at step t, or what follows is to be distinguished from what went before.
         value: [L, E, A] the critic's estimate at step t.
-        cut: [L, E] bool, the episode ended with the transition of step t; or [L, E, A], the agent's part in it did.
-        cut_value: [L, E, A] the critic's estimate of the state in which it ended (`discount` is 0 where terminated).
+        done: [L, E] bool, the episode ended with the transition of step t; or [L, E, A], the agent's part in it did.
+        final_value: [L, E, A] the critic's estimate of the state in which it ended (`discount` is 0 where terminated).
         last_value: [E, A] the estimate after the last step.
         gamma, gae_lambda: the learner's discount per step and its bias-variance trade-off.
     """
-    if cut.dim() < reward.dim():
-        cut = cut.unsqueeze(-1)
+    if done.dim() < reward.dim():
+        done = done.unsqueeze(-1)
     advantage = torch.zeros_like(value)
     next_value = last_value
     next_advantage = torch.zeros_like(last_value)
     pending = torch.zeros_like(last_value)  # discounted reward since step t until the next decision
     pending_discount = torch.ones_like(last_value)
     for t in range(len(reward) - 1, -1, -1):
-        ended = cut[t]
-        next_value = torch.where(ended, cut_value[t], next_value)
+        ended = done[t]
+        next_value = torch.where(ended, final_value[t], next_value)
         next_advantage = next_advantage.masked_fill(ended, 0.0)
         pending = pending.masked_fill(ended, 0.0)
         pending_discount = pending_discount.masked_fill(ended, 1.0)

@@ -1,6 +1,6 @@
 """From stored observations to the rows a network reads.
 
-Rollouts and replay keep what the environment told: references into tables and the small dynamic state. What a
+Rollouts and replay keep what the environment reported: references into tables and the small dynamic state. What a
 network sees of it is looked up here, when it is needed.
 """
 

@@ -1,4 +1,4 @@
-"""Collecting for learners that learn from a replay: the policy plays on, and everything it meets is kept."""
+"""Collects steps of the environments for learners from a replay buffer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OffPolicySettings(Section):
 
 
 class Collector:
-    """Plays `policy` with exploration in all copies and fills `replay`.
+    """Plays `policy` with exploration in all environments and fills `replay`.
 
     Args:
         first: the timestep that `replay` starts with, from `environment.reset()`.
@@ -58,7 +58,7 @@ class Collector:
 
     @torch.no_grad()
     def collect(self, steps: int) -> dict[str, float]:
-        """`steps` steps of every copy.
+        """Takes `steps` steps in every environment.
 
         Returns:
             train_return: mean undiscounted return, summed over all agents, of the episodes that ended; absent when none

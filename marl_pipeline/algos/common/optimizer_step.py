@@ -1,4 +1,4 @@
-"""One gradient step at a time, and the target network that follows the learned one."""
+"""One optimizer step at a time, and the soft update of a target network."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos.common.schedules import Rate
 from marl_pipeline.config import Count, Fraction, Positive, Section
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 
-class DescentSettings(Section):
+class OptimizerSettings(Section):
     """`epsilon` is the optimizer's term against division by zero; gradients are clipped to `max_grad_norm`."""
 
-    optimizer: Literal["adam", "rmsprop"]
+    kind: Literal["adam", "rmsprop"]
     learning_rate: Rate
     epsilon: Positive
     max_grad_norm: Positive
 
 
-class Descent:
-    """Clipped gradient descent with a learning rate that follows its schedule, in step with fellow workers."""
+class OptimizerStep:
+    """Steps an optimizer along clipped gradients, averaged over all workers, at the learning rate of a schedule."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], settings: DescentSettings, reduction: Reduction = ALONE
+        self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings, reduction: Reduction = NO_REDUCTION
     ) -> None:
         self._reduction = reduction
         self._parameters, self._settings = list(parameters), settings
         rate = settings.learning_rate.start
         self._optimizer: torch.optim.Optimizer
-        if settings.optimizer == "adam":
+        if settings.kind == "adam":
             self._optimizer = torch.optim.Adam(self._parameters, lr=rate, eps=settings.epsilon, fused=True)
         else:
             self._optimizer = torch.optim.RMSprop(self._parameters, lr=rate, eps=settings.epsilon, foreach=True)
 
     def step(self, loss: Tensor, progress: float, rows: Tensor) -> Tensor:
-        """Descends `loss` once at the rate of this `progress` of the run; other parameters get no gradient.
+        """Steps once down the gradient of `loss` at the rate of this `progress` of the run; other parameters get none.
 
         Args:
             rows: how many live rows (a scalar) the loss is a mean of.
@@ -70,6 +70,6 @@ class TargetSettings(Section):
 
 
 @torch.no_grad()
-def follow(target: nn.Module, learned: nn.Module, rate: float) -> None:
+def soft_update(target: nn.Module, learned: nn.Module, rate: float) -> None:
     """target <- target + rate (learned - target) (Polyak averaging; Lillicrap et al. 2016)."""
     torch._foreach_lerp_(list(target.parameters()), list(learned.parameters()), rate)

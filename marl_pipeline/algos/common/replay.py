@@ -1,6 +1,6 @@
-"""Experience replay (Lin 1992): what an environment told, kept raw, given back as transitions or as windows.
+"""Experience replay (Lin 1992): what an environment reported, kept raw, given back as transitions or as windows.
 
-Every copy of the environment fills a ring of rows of its own. A row is one timestep and what followed: what was seen,
+Every environment fills a ring of rows of its own. A row is one timestep and what followed: what was seen,
 what was done, what it earned. The row after it is what came next, so nothing is kept twice; only a truncated episode
 takes one more row, for its last observation, from which nobody acts. References stay references until `Inputs` looks
 them up.
@@ -122,14 +122,14 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Windows:
-    """L + 1 consecutive rows of B copies, episode after episode.
+    """L + 1 consecutive rows of B environments, episode after episode.
 
     Attributes:
         scene: [L + 1, B, ...].
         taken: group -> [L, B, ...].
         team_reward: [L, B].
         terminated: [L, B] bool, the episode ended with this step, in a state without a future.
-        cut: [L, B] bool, the row after this step is the last observation of a truncated episode.
+        truncated: [L, B] bool, the row after this step is the last observation of a truncated episode.
         valid: [L, B] bool, something was done: the row is not such a last observation itself.
         ends: [L, B] bool, the next row belongs to another episode: memory starts anew there.
         memory: what the acting policy remembered before the first row, group -> [B, A, H].
@@ -139,21 +139,22 @@ class Windows:
     taken: dict[str, Taken]
     team_reward: Tensor
     terminated: Tensor
-    cut: Tensor
+    truncated: Tensor
     valid: Tensor
     ends: Tensor
     memory: Memory
 
 
 class Replay:
-    """The last `buffer_size` environment steps of all copies together (a little fewer where episodes are truncated).
+    """The last `buffer_size` steps of all environments together (a little fewer where episodes are truncated).
 
-    A position is one number, `row * E + copy`; `ahead` moves it in time. Which positions may be used is the business of
+    A position is one number, `row * E + environment`; `ahead` moves it in time. Which positions may be used is the
+    business of
     whoever draws them: `draw` uniformly, `prioritised.Priorities` by their errors.
 
     Args:
         first: the timestep from which the first step will be taken; it also shows the dtypes of all fields.
-        buffer_size: environment steps; at least two per copy.
+        buffer_size: environment steps; at least two per environment.
         state: keep the global state.
         memory: group -> H, what a recurrent policy remembers; kept for every `stride`-th row, where windows may start.
         stride: rows between two kept memories.
@@ -173,7 +174,7 @@ class Replay:
         rows = -(-buffer_size // envs) + 1
         self.rows, self.num_envs, self.stride = -(-rows // stride) * stride, envs, stride
         if self.rows < 3:
-            raise UserError(f"buffer_size: {buffer_size} steps have no room for two steps in each of {envs} copies")
+            raise UserError(f"buffer_size: {buffer_size} steps do not hold two steps of each of {envs} environments")
         self.written = torch.zeros(envs, dtype=torch.int64, device=device)
         """[E] complete rows so far, the overwritten ones included; the row of that number is the present one."""
         positions = self.rows * envs
@@ -199,12 +200,12 @@ class Replay:
         return (position + steps * self.num_envs) % len(self.final)
 
     def add(self, actions: Mapping[str, Tensor], after: Timestep, resumed: Timestep, memory: Memory) -> None:
-        """One step of every copy.
+        """Adds one step of every environment.
 
         Args:
             actions: group -> [E, A, *shape], what was done at the timestep added last.
             after: what the step led to.
-            resumed: `after` itself, or what came of it by the reset of those copies that are done.
+            resumed: `after` itself, or what came of it by the reset of those environments that are done.
             memory: what the policy remembers at `resumed`.
         """
         here = self.position(self.written)
@@ -243,10 +244,10 @@ class Replay:
             table.index_copy_(0, slot, torch.where(begins, memory[name], table.index_select(0, slot)))
 
     def _memory_slot(self, position: Tensor) -> Tensor:
-        row, copy = position // self.num_envs, position % self.num_envs
-        return row // self.stride * self.num_envs + copy
+        row, env = position // self.num_envs, position % self.num_envs
+        return row // self.stride * self.num_envs + env
 
-    def check_room(self, look_ahead: int, name: str) -> None:
+    def check_size(self, look_ahead: int, name: str) -> None:
         """Sees to it that `draw` will find rows with `look_ahead` after them; `name` is the algorithm's.
 
         Raises:
@@ -254,17 +255,18 @@ class Replay:
         """
         if self.rows < look_ahead + self.stride:
             raise UserError(
-                f"{name}: buffer_size is too small: {self.rows - 1} steps in each of {self.num_envs} copies, and "
+                f"{name}: buffer_size is too small: {self.rows - 1} steps in each of {self.num_envs} environments, and "
                 f"learning looks {look_ahead} ahead; set buffer_size to at least "
                 f"{(look_ahead + self.stride) * self.num_envs}"
             )
 
     def __len__(self) -> int:
-        """Rows that can be learned from in the copy that has the fewest."""
+        """Rows that can be learned from in the environment that has the fewest."""
         return min(int(self.written.min()), self.rows - 1)
 
     def draw(self, batch: int, look_ahead: int, generator: torch.Generator) -> Tensor:
-        """[batch] positions, each copy as likely as the next, and in it each row that has `look_ahead` rows after it.
+        """[batch] positions, each environment as likely as the next, and in it each row that has `look_ahead` rows
+        after it.
 
         With memories kept, only rows that have one. Rows that end a truncated episode may be drawn; what is read there
         is not `valid`.
@@ -275,10 +277,10 @@ class Replay:
         if bool((starts < 1).any()):
             raise ValueError(f"no row has {look_ahead} rows after it: the replay holds {len(self)}")
         device = self.written.device
-        copy = torch.randint(self.num_envs, (batch,), generator=generator, device=generator.device).to(device)
+        env = torch.randint(self.num_envs, (batch,), generator=generator, device=generator.device).to(device)
         share = torch.rand(batch, generator=generator, device=generator.device, dtype=torch.float64).to(device)
-        chosen = (share * starts[copy]).long()
-        return (first[copy] + chosen) * self.stride % self.rows * self.num_envs + copy
+        chosen = (share * starts[env]).long()
+        return (first[env] + chosen) * self.stride % self.rows * self.num_envs + env
 
     def decisions(
         self, group: str, position: Tensor, *, n: int, look_ahead: int, gamma: float, team: bool = False
@@ -355,7 +357,7 @@ class Replay:
         )
 
     def windows(self, position: Tensor, length: int) -> Windows:
-        """`length` steps of every copy from positions [B] on."""
+        """`length` steps of every environment from positions [B] on."""
         path = self._path(position, length)
         final = _rows(self.final, path)
         terminated = _rows(self._terminated, path[:-1])
@@ -365,7 +367,7 @@ class Replay:
             taken={name: table.at(path[:-1]) for name, table in self._taken.items()},
             team_reward=_rows(self._team_reward, path[:-1]),
             terminated=terminated,
-            cut=final[1:],
+            truncated=final[1:],
             valid=~final[:-1],
             ends=terminated | final[:-1],
             memory={name: _rows(table, slot) for name, table in self._memory.items()},
@@ -384,8 +386,8 @@ class Replay:
         kept = -(-filled // self.stride)
         return {
             "written": self.written.cpu().clone(),
-            "tables": _cut(self._tables(), filled * self.num_envs),
-            "memory": _cut(self._memory, kept * self.num_envs),
+            "tables": _head(self._tables(), filled * self.num_envs),
+            "memory": _head(self._memory, kept * self.num_envs),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -413,7 +415,7 @@ def _rows(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:])
 
 
-def _cut(tables: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+def _head(tables: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
     return {name: table[:length].cpu().clone() for name, table in tables.items()}
 
 

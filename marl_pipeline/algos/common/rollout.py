@@ -22,10 +22,10 @@ class Experience:
         action: [L, E, A, *shape].
         log_prob, value, acts, present, reward, discount: [L, E, A].
         action_mask: [L, E, A, mask_width].
-        cut: [L, E], the episode ended with this transition.
+        done: [L, E], the episode ended with this transition.
         truncated: [L, E, A], the agent alone was truncated by this transition.
-        cut_value: [L, E, A], the critic's value of the state in which the episode, or the agent's part in it, ended;
-            read only where `cut` or `truncated`, and multiplied by a `discount` of 0 where it was terminated.
+        final_value: [L, E, A], the critic's value of the state in which the episode, or the agent's part in it, ended;
+            read only where `done` or `truncated`, and multiplied by a `discount` of 0 where it was terminated.
         last_value: [E, A].
     """
 
@@ -38,9 +38,9 @@ class Experience:
     present: Tensor
     reward: Tensor
     discount: Tensor
-    cut: Tensor
+    done: Tensor
     truncated: Tensor
-    cut_value: Tensor
+    final_value: Tensor
     last_value: Tensor
 
 
@@ -68,7 +68,7 @@ class Collector:
             final = self.actors.decide(after, None) if any_done or _any_agent_truncated(after) else None
             for name in groups:
                 decision, was, now = decisions[name], before.groups[name], after.groups[name]
-                cut_value = final[name].value if final is not None else torch.zeros_like(decision.value)
+                final_value = final[name].value if final is not None else torch.zeros_like(decision.value)
                 inputs[name].append(decision.inputs)
                 records[name].append(
                     {
@@ -80,9 +80,9 @@ class Collector:
                         "present": was.present,
                         "reward": now.reward,
                         "discount": now.discount,
-                        "cut": done,
+                        "done": done,
                         "truncated": now.agents_truncated(),
-                        "cut_value": cut_value,
+                        "final_value": final_value,
                     }
                 )
             self._timestep = self.environment.reset(done) if any_done else after

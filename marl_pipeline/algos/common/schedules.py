@@ -17,8 +17,8 @@ class Schedule(Section):
     """From `start` to `end` over the first `share` of the run, then `end`.
 
     `constant` stays at `start`, whatever `end` says must equal it; `cosine` is half a cosine (Loshchilov & Hutter 2017,
-    without restarts). May be given as a number, which is a constant, or in words, as settings are told: "linear 0.01 to
-    0 over 50%".
+    without restarts). May be given as a number, which is a constant, or in words, as settings are printed: "linear
+    0.01 to 0 over 50%".
     """
 
     kind: Literal["constant", "linear", "cosine"]

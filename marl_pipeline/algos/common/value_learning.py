@@ -1,4 +1,4 @@
-"""What learners of action values share: their turn, their target, and what a checkpoint of them holds."""
+"""What learners of action values share: their iteration, their target, and what a checkpoint of them holds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.action_values import ActionValueSettings, EpsilonGreedy, q_networks
-from marl_pipeline.algos.common.algorithm import Advance, Weights, load_into, require_finite
+from marl_pipeline.algos.common.algorithm import Iteration, Weights, load_into, require_finite
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
-from marl_pipeline.algos.common.optimizer_step import Descent, DescentSettings, TargetSettings, follow
+from marl_pipeline.algos.common.optimizer_step import OptimizerSettings, OptimizerStep, TargetSettings, soft_update
 from marl_pipeline.algos.common.replay import Replay
 from marl_pipeline.algos.common.schedules import Probability
 from marl_pipeline.envs.protocol import Environment, Timestep
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.seeding import stream
 
 
@@ -28,7 +28,7 @@ class ValueSettings(OffPolicySettings):
     """
 
     network: ActionValueSettings
-    descent: DescentSettings
+    optimizer: OptimizerSettings
     target: TargetSettings
     exploration: Probability
     double: bool
@@ -54,7 +54,7 @@ class ValueLearner(ABC, Generic[S]):
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> None:
         settings = reduction.shared(settings, "batch", "buffer_size", "learning_starts")
         own_seed = reduction.own_seed(seed)
@@ -62,11 +62,11 @@ class ValueLearner(ABC, Generic[S]):
         self._networks = q_networks(environment, inputs, settings.network, seed=seed, name=self.name)
         self._learned = self._all_learned(seed)
         self._target = copy.deepcopy(self._learned).requires_grad_(False)
-        self._descent = Descent(self._learned.parameters(), settings.descent, reduction)
+        self._optimizer = OptimizerStep(self._learned.parameters(), settings.optimizer, reduction)
         self.policy = EpsilonGreedy(environment, self._networks, inputs, memory=settings.network.recurrent_width)
         first = environment.reset()
         self._replay = self._new_replay(first)
-        self._replay.check_room(self._rows, self.name)
+        self._replay.check_size(self._rows, self.name)
         self._collector = Collector(environment, first, self.policy, self._replay, stream(own_seed, "exploration"))
         self._generator = stream(own_seed, "replay")
         self._steps = self._updates = 0
@@ -89,9 +89,9 @@ class ValueLearner(ABC, Generic[S]):
         """Share of the run that is over."""
         return self._steps / self._timesteps
 
-    def advance(self) -> Advance:
+    def iterate(self) -> Iteration:
         """`train_freq` steps of every environment, then `gradient_steps` updates if there is enough to learn from:
-        so many steps, whatever happened in them, because fellow workers must begin together.
+        so many steps, whatever happened in them, because all workers must begin together.
 
         Raises:
             UserError: training diverged.
@@ -107,17 +107,17 @@ class ValueLearner(ABC, Generic[S]):
             learned = dict(zip(("loss", "q_mean", "grad_norm"), history.mean(0).tolist(), strict=True))
             require_finite(learned)
             metrics |= learned
-        return Advance(steps, metrics)
+        return Iteration(steps, metrics)
 
     def _updated(self) -> Tensor:
         figures = self._update()
         self._updates += 1
         if self._updates % self._settings.target.every == 0:
-            follow(self._target, self._learned, self._settings.target.rate)
+            soft_update(self._target, self._learned, self._settings.target.rate)
         return figures
 
     def _take_in(self) -> None:
-        """Before the updates of a turn: what was collected is in the replay."""
+        """Called before the updates of an iteration, when what was collected is in the replay."""
 
     @abstractmethod
     def _update(self) -> Tensor:
@@ -140,7 +140,7 @@ class ValueLearner(ABC, Generic[S]):
         return {
             "learned": self._learned.state_dict(),
             "target": self._target.state_dict(),
-            "descent": self._descent.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
             "collector": self._collector.state_dict(),
             "generator": self._generator.get_state(),
             "steps": self._steps,
@@ -151,7 +151,7 @@ class ValueLearner(ABC, Generic[S]):
         """Goes on where the saved run was, bit for bit."""
         self._learned.load_state_dict(state["learned"])
         self._target.load_state_dict(state["target"])
-        self._descent.load_state_dict(state["descent"])
+        self._optimizer.load_state_dict(state["optimizer"])
         self._collector.load_state_dict(state["collector"])
         self._generator.set_state(state["generator"].cpu())
         self._steps, self._updates = state["steps"], state["updates"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from marl_pipeline.config import DataParams
+from marl_pipeline.data.matching import compare
 from marl_pipeline.data.sources.files import read_bars
 from marl_pipeline.data.sources.names import benchmark_symbol, read_universe
 from marl_pipeline.data.sources.sample import sp500_sample
@@ -15,7 +16,11 @@ from marl_pipeline.data.sources.synthetic import SyntheticMarket, synthetic_mark
 from marl_pipeline.data.sources.yahoo import download
 from marl_pipeline.errors import UserError
 
-__all__ = ["absent", "load_bars", "read_source", "select", "synthetic_from"]
+__all__ = ["STARTS", "absent", "load_bars", "read_source", "select", "synthetic_from", "wanted"]
+
+STARTS = {"sp500_sample": "2010-01-01"}
+"""Where a source begins without `data.start`: the sample's older years are another market. All others: at their first
+bar."""
 
 
 def load_bars(params: DataParams) -> pd.DataFrame:
@@ -24,7 +29,13 @@ def load_bars(params: DataParams) -> pd.DataFrame:
     Raises:
         UserError: whatever is wrong with the input, or fewer than two symbols left.
     """
-    return select(read_source(params), universe=read_universe(params.universe), start=params.start, end=params.end)
+    return wanted(read_source(params), params)
+
+
+def wanted(bars: pd.DataFrame, params: DataParams, least: int = 2) -> pd.DataFrame:
+    """The bars that `data.universe`, `data.start` and `data.end` leave of a source; see `select`."""
+    start = params.start or STARTS.get(params.source)
+    return select(bars, universe=read_universe(params.universe), start=start, end=params.end, least=least)
 
 
 def read_source(params: DataParams) -> pd.DataFrame:
@@ -48,22 +59,23 @@ def synthetic_from(params: DataParams) -> SyntheticMarket:
 
 
 def select(
-    bars: pd.DataFrame, *, universe: Sequence[str] | None = None, start: str | None = None, end: str | None = None
+    bars: pd.DataFrame,
+    *,
+    universe: Sequence[str] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    least: int = 2,
 ) -> pd.DataFrame:
     """Rows of the symbols in `universe` (None: all) from the day `start` to the day `end`, both included.
 
     Raises:
-        UserError: no such symbol, no such bars, a bad date, or fewer than two symbols left.
+        UserError: no such symbol, no such bars, a bad date, or fewer than `least` symbols left.
     """
     chosen = pd.Series(True, index=bars.index)
     if universe is not None:
         chosen = bars["symbol"].isin(list(universe))
         if not chosen.any():
-            names = sorted(bars["symbol"].unique())
-            raise UserError(
-                f"data.universe: none of its {len(universe)} symbols ({', '.join(universe[:3])}, ...) is among "
-                f"the bars ({', '.join(names[:3])}, ...)"
-            )
+            compare(universe, bars["symbol"].unique(), "data.universe")
     first, last = _edge("start", start), _edge("end", end)
     if first is not None:
         chosen &= bars["timestamp"] >= first
@@ -75,7 +87,7 @@ def select(
         raise UserError(f"no bars between data.start {start} and data.end {end}: the source runs from {span}")
     kept = bars[chosen].reset_index(drop=True)
     left = kept["symbol"].unique()
-    if len(left) < 2:
+    if len(left) < least:
         raise UserError(
             f"one symbol only ({left[0]}); a universe needs 2 or more: bring more bars or widen data.universe"
         )

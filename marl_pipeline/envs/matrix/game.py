@@ -15,19 +15,19 @@ class TabularGame:
     """Implements `envs.protocol.Environment`: one group `agents` of 2 that both see the state, one-hot.
 
     Both agents are paid the entry of the table, and so is the team: `team_reward` is that entry, not the sum of the
-    agents' rewards, as the papers report it. An end is terminated, a cut after `episode` steps is truncated. Nothing
-    is random.
+    agents' rewards, as the papers report it. An end is terminated, an episode that ends after `episode` steps is
+    truncated. Nothing is random.
 
     Args:
         payoff: [S, n, n] float32, by state and the actions of the first and the second agent. Episodes start in
             state 0.
         successor: [S, n, n] int64, the next state; S stands for the end of the episode.
-        episode: steps after which an episode is cut; None where the table itself ends it.
+        episode: steps after which an episode is truncated; None where the table itself ends it.
 
     Attributes:
         optimum: what an episode of the best joint actions pays.
 
-    `info` of a step: `optimal` [E], 1 where the joint action was one that the best play may take, else 0.
+    `info` of a step: `optimal` [E], 1 where the joint action was one that the optimal joint policy may take, else 0.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TabularGame:
 
     def _best_play(self, steps: int) -> tuple[Tensor, float]:
         """[steps, S + 1, n, n] whether a joint action is best with 1, 2, ... `steps` steps left, by dynamic
-        programming, and what the best play earns over all of them."""
+        programming, and what the optimal joint policy earns over all of them."""
         value, best = torch.zeros(self._end + 1, device=self.device), []
         for _ in range(steps):
             earned = self._payoff + value[self._successor]

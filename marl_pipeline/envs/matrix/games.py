@@ -45,7 +45,7 @@ def penalty(
 
 
 def _repeated(num_envs: int, table: Tensor, episode: int, device: torch.device | str) -> TabularGame:
-    """One state, always observed as the number 1; cut after `episode` steps (Papoudakis et al. 2021)."""
+    """One state, always observed as the number 1; truncated after `episode` steps (Papoudakis et al. 2021)."""
     if episode < 1:
         raise UserError(f"matrix game: an episode has at least 1 step, found episode={episode}")
     payoff = table.unsqueeze(0)

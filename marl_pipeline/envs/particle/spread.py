@@ -1,6 +1,6 @@
 """Cooperative navigation (Lowe et al. 2017, `simple_spread`) with the dynamics and rewards of MPE2's version 3.
 
-N agents are to cover N landmarks without touching each other. All copies step in a few tensor operations.
+N agents are to cover N landmarks without touching each other. All environments step in a few tensor operations.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class SimpleSpread:
         self._thrust = SENSITIVITY * torch.tensor(
             [[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]], device=self.device
         )
-        sights = [sight for agent in range(agents) for sight in _sights(agent, agents)]
-        self._to, self._from = torch.tensor(sights, device=self.device).unbind(-1)
+        pairs = [pair for agent in range(agents) for pair in _seen_entities(agent, agents)]
+        self._to, self._from = torch.tensor(pairs, device=self.device).unbind(-1)
         self._all = torch.ones(num_envs, agents, dtype=torch.bool, device=self.device)
         self._mask = torch.ones(num_envs, agents, space.mask_width, dtype=torch.bool, device=self.device)
         self._never = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -77,7 +77,7 @@ class SimpleSpread:
         self._position = torch.zeros(num_envs, agents, 2, device=self.device)
         self._landmark = torch.zeros(num_envs, agents, 2, device=self.device)
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._look()
+        self._update_views()
 
     def reset(self, where: Tensor | None = None) -> Timestep:
         """See the protocol. What is drawn does not depend on `where`, so a seed fixes it."""
@@ -90,7 +90,7 @@ class SimpleSpread:
         self._landmark = torch.where(fresh, landmark, self._landmark)
         self._velocity = self._velocity.masked_fill(fresh, 0.0)
         self._clock = self._clock.masked_fill(where, 0)
-        self._look()
+        self._update_views()
         return self._timestep(self._nothing, {})
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
@@ -99,7 +99,7 @@ class SimpleSpread:
         self._position = self._position + self._velocity * DT
         self._velocity = self._velocity * (1 - DAMPING) + force * DT
         self._clock = self._clock + 1
-        self._look()
+        self._update_views()
         to_landmarks, to_others = torch.split(self._distance, [self._agents, self._agents - 1], dim=-1)
         uncovered = to_landmarks.amin(1).sum(-1, keepdim=True)
         touching = (to_others < 2 * AGENT_RADIUS).sum(-1)
@@ -119,9 +119,9 @@ class SimpleSpread:
         self._velocity, self._position = state["velocity"].to(self.device), state["position"].to(self.device)
         self._landmark, self._clock = state["landmark"].to(self.device), state["clock"].to(self.device)
         self._generator.set_state(state["generator"].cpu())
-        self._look()
+        self._update_views()
 
-    def _look(self) -> None:
+    def _update_views(self) -> None:
         """Writes down what the agents see from where they are now, and how far the landmarks and the others are."""
         bodies = torch.cat([self._velocity, self._position, self._landmark, self._origin], dim=1)
         seen = bodies.index_select(1, self._to) - bodies.index_select(1, self._from)
@@ -147,7 +147,7 @@ class SimpleSpread:
         return Timestep({"agents": step}, self._seen.flatten(1), reward.sum(-1), self._never, truncated, info)
 
 
-def _sights(agent: int, agents: int) -> list[tuple[int, int]]:
+def _seen_entities(agent: int, agents: int) -> list[tuple[int, int]]:
     """The entries of an agent's observation as (body, body it is seen from).
 
     Bodies are numbered: velocities, positions, landmarks, the origin. Own velocity and position and the messages

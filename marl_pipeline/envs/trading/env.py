@@ -135,7 +135,7 @@ class TradingEnv:
         self.chosen = self.executed = torch.zeros(num_envs, market.size, dtype=torch.int64, device=self.device)
         self.book = self._fresh_book()
         self._done = (self._no_env(), self._no_env())
-        self._view = self._engine.look(self.book, None)
+        self._view = self._engine.observe(self.book, None)
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
@@ -188,12 +188,12 @@ class TradingEnv:
         where = torch.ones_like(self._done[0]) if where is None else where
         self.book = self.book.where(where, fresh)
         self._done = (self._done[0] & ~where, self._done[1] & ~where)
-        self._view = self._engine.look(self.book, self._view)
+        self._view = self._engine.observe(self.book, self._view)
         self.rewards.reset(where)
         return self._timestep(None, self._nothing())
 
     def step(self, actions: Mapping[str, Tensor]) -> Timestep:
-        """See the protocol. A copy whose episode is over stands still until it is reset."""
+        """See the protocol. An environment whose episode is over stands still until it is reset."""
         chosen = actions["symbols"]
         if chosen.shape != (self.num_envs, self.market.size):
             raise ValueError(
@@ -204,9 +204,9 @@ class TradingEnv:
             raise ValueError(
                 f"actions of 'master' must be [{self.num_envs}, {self._accounts}], found {tuple(master.shape)}"
             )
-        return self._follow(chosen, *self._engine.step(self.book, self._view, chosen, master))
+        return self._timestep_after(chosen, *self._engine.step(self.book, self._view, chosen, master))
 
-    def _follow(self, chosen: Tensor, outcome: Outcome, view: View) -> Timestep:
+    def _timestep_after(self, chosen: Tensor, outcome: Outcome, view: View) -> Timestep:
         """Takes over what a step did, and pays for it."""
         before, allowed, self._view = self.book, self._view.allowed, view
         self.book, self.ledger = outcome.book, outcome.ledger
@@ -232,7 +232,7 @@ class TradingEnv:
         self.book = Book.from_tensors(state["book"], self.device)
         self._done = (state["terminated"].to(self.device), state["truncated"].to(self.device))
         self._generator.set_state(state["generator"].cpu())
-        self._view = self._engine.look(self.book, None)
+        self._view = self._engine.observe(self.book, None)
         self.rewards.load_state_dict(state)
 
     def _no_env(self) -> Tensor:
@@ -254,7 +254,7 @@ class TradingEnv:
         assert self._decide_every is not None
         return (book.steps % self._decide_every == 0).unsqueeze(-1)
 
-    # -- what is told --------------------------------------------------------------------------------------------
+    # -- what is reported --------------------------------------------------------------------------------------------
 
     def _timestep(self, outcome: Outcome | None, paid: Paid) -> Timestep:
         book, view, size = self.book, self._view, self.market.size

@@ -101,7 +101,7 @@ class TargetPortfolio(TradingEnv):
             raise ValueError("target weights are shares of equity, not negative; NaN leaves a position alone")
         self.ordered = target_orders(self.game, self.book, weights)
         orders = share_orders(self.game, self.book, self._view, self.ordered)
-        return self._follow(orders.action, *self._tensors.carry_out(self.book, self._view, orders, None))
+        return self._timestep_after(orders.action, *self._tensors.carry_out(self.book, self._view, orders, None))
 
     def _timestep(self, outcome: Outcome | None, paid: Paid) -> Timestep:
         timestep = super()._timestep(outcome, paid)

@@ -13,7 +13,7 @@ from marl_pipeline.envs.trading.core.accounts import Bar, Ledger, Orders, execut
 from marl_pipeline.envs.trading.core.actions import ACTIONS, Action
 from marl_pipeline.envs.trading.core.book import Book
 from marl_pipeline.envs.trading.core.game import SLOT_STRIDE, Game, Outcome, View, look_up
-from marl_pipeline.envs.trading.core.limits import Switch, admitted, judge, permissions
+from marl_pipeline.envs.trading.core.limits import Switch, admitted, kill_switch, permissions
 from marl_pipeline.envs.trading.core.observation import MEMORY, observe_portfolio, observe_positions
 
 
@@ -29,7 +29,7 @@ class TensorEngine:
         return self.carry_out(book, view, _orders(self.game, book, view, executed, active), master)
 
     def carry_out(self, book: Book, view: View, orders: Orders, master: Tensor | None) -> tuple[Outcome, View]:
-        """Fills `orders`, whoever gave them, at the next bar, marks and judges."""
+        """Fills `orders`, whoever gave them, at the next bar, marks them and applies the kill switch."""
         game, executed = self.game, orders.action
         active = (book.bar < book.end).unsqueeze(-1)
         following = torch.minimum(book.bar + 1, book.end)
@@ -38,9 +38,9 @@ class TensorEngine:
         after, switch = _settle(game, book, ledger, bar, executed, following, master)
         growth, own = _net(game, book, ledger)
         outcome = Outcome(after, ledger, executed, switch.tripped, switch.reentered, growth, own)
-        return outcome, self.look(after, view)
+        return outcome, self.observe(after, view)
 
-    def look(self, book: Book, known: View | None) -> View:
+    def observe(self, book: Book, known: View | None) -> View:
         game, rules = self.game, self.game.rules
         directive = look_up(game, book.directive, None if known is None else known.directive)
         caps = rules.caps(book.halt, directive.cap_share)
@@ -125,7 +125,7 @@ def _settle(
     traded = ledger.shares != 0.0
     size = rules.size(ledger.holding)
     flat = rules.pool(size) == 0.0
-    switch = judge(rules, book.halt, book.peak, ledger.equity, flat)
+    switch = kill_switch(rules, book.halt, book.peak, ledger.equity, flat)
     alive = book.alive & (ledger.equity > game.floor)
     turned = ledger.notional / ledger.fill_equity.clamp(min=game.floor)
     directive = book.directive

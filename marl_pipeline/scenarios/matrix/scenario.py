@@ -1,4 +1,4 @@
-"""Games of two agents: how often their joint action is one of the best, and what the best play earns."""
+"""Games of two agents: how often their joint action is one of the best, and what the optimal joint policy earns."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def scenario(name: str, root: Path, options: Mapping[str, Any], device: torch.de
     """See `scenarios.registry.make`. The source of the environment is part of the facts: edited, it is another one.
 
     Raises:
-        UserError: no such module, class or option, or an environment that does not speak the protocol.
+        UserError: no such module, class or option, or an environment that does not implement the protocol.
     """
     builder = _builder(name)
     own = not isinstance(builder, partial)

@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from marl_pipeline.algos.common.algorithm import Advance, Algorithm, Policy
+from marl_pipeline.algos.common.algorithm import Algorithm, Iteration, Policy
 from marl_pipeline.algos.common.algorithm import Weights as Learned
 from marl_pipeline.checkpoint import Checkpointer, State
 from marl_pipeline.envs.episodes import MeasuredEpisodes
 from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.errors import UserError
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.progress import silent
 from marl_pipeline.training.callbacks import Curriculum, EpisodeFigures, GreedyEvaluation, KeepBest, Telemetry
 from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
@@ -103,9 +103,9 @@ class Worker:
     def policy(self) -> Policy:
         return self._algorithm.policy
 
-    def advance(self) -> Advance:
-        turn = self._algorithm.advance()
-        return replace(turn, steps=int(self._reduction.sum(torch.tensor(turn.steps))))
+    def iterate(self) -> Iteration:
+        iteration = self._algorithm.iterate()
+        return replace(iteration, steps=int(self._reduction.sum(torch.tensor(iteration.steps))))
 
     def weights(self) -> Learned:
         return self._algorithm.weights()
@@ -141,20 +141,20 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
         checkpoint=SharedCheckpoint(task.checkpoint, group),
         on_step=task.on_step if group.rank == 0 else silent,
     )
-    return train_alone(shared, group)
+    return train_in_one_process(shared, group)
 
 
 def _on_cpu(played: Played) -> Played:
     return Played(played.returns.cpu(), {name: values.cpu() for name, values in played.metrics.items()})
 
 
-def train_alone(task: Task, reduction: Reduction = ALONE) -> Trained:
+def train_in_one_process(task: Task, reduction: Reduction = NO_REDUCTION) -> Trained:
     """Trains one of the project's own algorithms in this process; the engine `torch`.
 
     Figures of training episodes are those of this worker's environments.
     """
-    copies = reduction.share(task.num_envs, "copies of the environment")
-    with closing(task.make(copies, reduction.own_seed(task.seed))) as environment:
+    num_envs = reduction.share(task.num_envs, "environments")
+    with closing(task.make(num_envs, reduction.own_seed(task.seed))) as environment:
         return _train(task, environment, reduction)
 
 

@@ -55,17 +55,17 @@ class Watch:
                 raise UserError(f"{self.task.label}: {name} needs engine torch or ray")
         self._began = time.perf_counter()
 
-    def turn(self, steps: int, metrics: Mapping[str, float]) -> bool:
+    def after_iteration(self, steps: int, metrics: Mapping[str, float]) -> bool:
         """The library has collected and learned; `steps` are all that it has taken. True when the run is over."""
         task, before = self.task, self.steps
         self.seconds += time.perf_counter() - self._began
         self.timed_steps += steps - before
         self.steps, self.metrics = steps, metrics
         over = steps >= task.timesteps
-        told = dict(metrics) if self.measured is None else {**metrics, **self.measured.collected()}
+        figures = dict(metrics) if self.measured is None else {**metrics, **self.measured.collected()}
         if task.evaluate is not None and (over or steps // task.evaluate_every > before // task.evaluate_every):
-            told |= self._evaluate(task.evaluate)
-        task.on_step(task.label, min(steps, task.timesteps), task.timesteps, told)
+            figures |= self._evaluate(task.evaluate)
+        task.on_step(task.label, min(steps, task.timesteps), task.timesteps, figures)
         self._began = time.perf_counter()
         return over
 
@@ -154,14 +154,14 @@ def one_thread() -> Iterator[None]:
 
 
 def training_environment(
-    task: Task, copies: int, seed: int, reward: str, measured: Measured | None = None
+    task: Task, num_envs: int, seed: int, reward: str, measured: Measured | None = None
 ) -> Environment:
     """What the library steps: every agent earns its own reward or, with `team`, what the team earned.
 
     Args:
         measured: takes note of the environment, whose episodes it measures.
     """
-    environment = task.make(copies, seed)
+    environment = task.make(num_envs, seed)
     if measured is not None:
         environment = measured.watch(environment)
     return SharedReward(environment) if reward == "team" else environment

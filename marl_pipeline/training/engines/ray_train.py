@@ -77,8 +77,8 @@ def _relayed(on_step: OnStep) -> Iterator[OnStep]:
     queue = Queue(actor_options={"num_cpus": 0})
 
     def listen() -> None:
-        while (told := queue.get()) is not None:
-            on_step(*told)
+        while (reported := queue.get()) is not None:
+            on_step(*reported)
 
     with ThreadPoolExecutor(1) as executor:
         listening = executor.submit(listen)

@@ -49,7 +49,9 @@ def train(task: Task) -> Trained:
     """
     settings = on_policy_settings(task, "rllib", (Discrete,))
     if task.num_envs % task.workers:
-        raise UserError(f"engine rllib: {task.num_envs} copies are not shared out evenly to {task.workers} workers")
+        raise UserError(
+            f"engine rllib: {task.num_envs} environments cannot be shared equally by {task.workers} workers"
+        )
     saved = task.checkpoint.load()
     with one_thread(), connected(cpus=1 + task.workers):
         algorithm = _config(task, settings, 0 if saved is None else int(saved["steps"])).build_algo()
@@ -102,7 +104,7 @@ def _loop(task: Task, algorithm: Algorithm, saved: State | None) -> Trained:
         result = algorithm.train()
         steps = start + int(result["num_env_steps_sampled_lifetime"])
         unsaved += steps - watch.steps
-        over = watch.turn(steps, _figures(result["learners"]))
+        over = watch.after_iteration(steps, _figures(result["learners"]))
         if over or unsaved >= task.checkpoint_every:
             task.checkpoint.save(watch.state() | {"learner": _state(learner)})
             unsaved = 0

@@ -46,9 +46,9 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         self.norm = ValueNorm() if settings.normalise_values else None
 
     def _forward(self, batch: dict[str, Any], **named: Any) -> dict[str, Any]:
-        told = batch[Columns.OBS]
-        logits, _ = self.actor(told["observations"].unsqueeze(-2), None)
-        return {Columns.ACTION_DIST_INPUTS: logits.squeeze(-2).masked_fill(told["action_mask"] == 0.0, FORBIDDEN)}
+        observed = batch[Columns.OBS]
+        logits, _ = self.actor(observed["observations"].unsqueeze(-2), None)
+        return {Columns.ACTION_DIST_INPUTS: logits.squeeze(-2).masked_fill(observed["action_mask"] == 0.0, FORBIDDEN)}
 
     def observe(self, batch: dict[str, Any], live: Tensor) -> None:
         """The `live` [B] rows of a batch, for the statistics of the inputs."""

@@ -200,7 +200,7 @@ def _networks(network: ActorCriticSettings) -> dict[str, Any]:
 def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed: int) -> Learner:
     """Stable-Baselines3's words for the settings."""
     network = settings.network
-    follow_every, follow_rate = target_clock(settings)
+    target_every, target_rate = target_clock(settings)
     require_spaces(task, "sb3", (Discrete,))
     require_plain(settings.acceleration, "sb3")
     plain = {
@@ -210,10 +210,10 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
         "network.layer_norm": (network.layer_norm, False),
         "network.share_parameters": (network.share_parameters, True),
         "network.agent_ids": (network.agent_ids, False),
-        "descent.optimizer": (settings.descent.optimizer, "adam"),
+        "optimizer.kind": (settings.optimizer.kind, "adam"),
         "double": (settings.double, False),
         "priorities": (settings.priorities, None),
-        "huber": (settings.huber, 1.0),
+        "huber_delta": (settings.huber_delta, 1.0),
         "reward_scale": (settings.reward_scale, 1.0),
         "exploration.kind": (settings.exploration.kind, "linear"),
     }
@@ -225,24 +225,24 @@ def _dqn(task: Task, settings: IDQNSettings, rows: StableBaselines3VecEnv, seed:
     model = DQN(
         "MlpPolicy",
         rows,
-        learning_rate=_rate(settings.descent.learning_rate),
+        learning_rate=_rate(settings.optimizer.learning_rate),
         buffer_size=settings.buffer_size * agents,
         learning_starts=settings.learning_starts * agents,
         batch_size=settings.batch * agents,
-        tau=follow_rate,
+        tau=target_rate,
         gamma=settings.gamma,
         train_freq=settings.train_freq,
         gradient_steps=settings.gradient_steps,
         n_steps=settings.n_step,
-        target_update_interval=follow_every * rows.num_envs,
+        target_update_interval=target_every * rows.num_envs,
         exploration_fraction=settings.exploration.share,
         exploration_initial_eps=settings.exploration.start,
         exploration_final_eps=settings.exploration.end,
-        max_grad_norm=settings.descent.max_grad_norm,
+        max_grad_norm=settings.optimizer.max_grad_norm,
         policy_kwargs={
             "net_arch": list(network.hidden),
             "activation_fn": nn.ReLU,
-            "optimizer_kwargs": {"eps": settings.descent.epsilon},
+            "optimizer_kwargs": {"eps": settings.optimizer.epsilon},
         },
         seed=seed,
         device=task.device,
@@ -263,7 +263,7 @@ def _require_free(rows: StableBaselines3VecEnv, steps: int) -> None:
 
 
 def target_clock(settings: IDQNSettings) -> tuple[int, float]:
-    """Steps of every copy from one update of the target network to the next, and its rate.
+    """Steps of every environment from one update of the target network to the next, and its rate.
 
     The project counts the learned network's updates, the library steps: several updates of the target network to a step
     become one of as large an effect.
@@ -297,13 +297,13 @@ def _learn(
         model.num_timesteps = watch.steps * agents
     left = task.timesteps - watch.steps
     if left > 0:
-        turns = _Turns(task, watch, learner, rows, agents)
-        model.learn(left * agents, callback=turns, reset_num_timesteps=saved is None)
-        turns.turn()
+        iterations = _Iterations(task, watch, learner, rows, agents)
+        model.learn(left * agents, callback=iterations, reset_num_timesteps=saved is None)
+        iterations.after_iteration()
     return watch.trained()
 
 
-class _Turns(BaseCallback):
+class _Iterations(BaseCallback):
     """Tells the watch of every rollout that has been learned from."""
 
     def __init__(self, task: Task, watch: Watch, learner: Learner, rows: StableBaselines3VecEnv, agents: int) -> None:
@@ -318,8 +318,8 @@ class _Turns(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        """The update on the rollout before is made; the last one's end is `turn` after learning."""
-        self.turn()
+        """The update on the rollout before is made; the last one's end is `after_iteration` after learning."""
+        self.after_iteration()
 
     def _on_rollout_end(self) -> None:
         """The update on this rollout is still to come: the statistics of the inputs stay as they are until then."""
@@ -327,7 +327,7 @@ class _Turns(BaseCallback):
             rows: np.ndarray[Any, Any] = self.model.rollout_buffer.observations  # type: ignore[attr-defined]
             norm.observe(torch.as_tensor(rows, device=self.model.device).flatten(0, 1))
 
-    def turn(self) -> None:
+    def after_iteration(self) -> None:
         steps = self.model.num_timesteps // self._agents
         if steps == self._watch.steps:
             return
@@ -338,7 +338,7 @@ class _Turns(BaseCallback):
             for name, value in self.model.logger.name_to_value.items()
             if name.startswith("train/")
         }
-        over = self._watch.turn(steps, figures)
+        over = self._watch.after_iteration(steps, figures)
         if over or steps - self._saved >= self._task.checkpoint_every:
             self._saved = steps
             self._task.checkpoint.save(self._watch.state() | self._learner.state())

@@ -15,7 +15,7 @@ from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.config import Section
 from marl_pipeline.envs.episodes import EpisodeMetric
 from marl_pipeline.envs.protocol import Environment, closing
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.progress import OnStep
 from marl_pipeline.training.loop import Evaluate, Run
 
@@ -38,7 +38,7 @@ class Build(Protocol):
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> Algorithm: ...
 
 

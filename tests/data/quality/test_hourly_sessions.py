@@ -111,7 +111,7 @@ def test_stamps_that_name_the_end_of_bars_are_refused(calendar: str, cut: bool) 
     part = np.searchsorted(days.part_open, starts, side="right") - 1
     ends = starts + np.timedelta64(1, "h")
     ends = np.minimum(ends, days.part_close[part]) if cut else ends
-    with pytest.raises(UserError, match=rf"name the end of bars.*{calendar} opens.*data\.stamps") as told:
+    with pytest.raises(UserError, match=rf"name the end of bars.*{calendar} opens.*data\.stamp") as told:
         run(bars_at(np.unique(ends)), calendar)
     assert "\n" not in str(told.value)
 

@@ -94,7 +94,7 @@ def test_repeated_games_pay_the_table_for_25_steps(name: str, joint: tuple[int, 
     assert own.tolist() == [[paid, paid]] * 2
 
 
-def test_repeated_games_are_cut_and_not_ended() -> None:
+def test_repeated_games_are_truncated_and_not_terminated() -> None:
     env = registry.make("matrix/penalty", 1, seed=0, episode=2, penalty=-100.0)
     env.reset()
     step = env.step({"agents": torch.tensor([[0, 0]])})

@@ -19,7 +19,7 @@ CLOSE = 2e-5
 
 
 class Theirs:
-    """MPE2's simple_spread, put where a copy of ours is."""
+    """MPE2's simple_spread, put where one of our environments is."""
 
     def __init__(self, agents: int, **options: Any) -> None:
         self.env = simple_spread_v3.parallel_env(N=agents, **options)
@@ -35,34 +35,40 @@ class Theirs:
             landmark.state.p_pos = rows[0, 2:4] + rows[0, 4 + 2 * index : 6 + 2 * index]
 
     def step(self, chosen: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
-        """[N, O] observations, [N] rewards, and whether the episode was cut."""
+        """[N, O] observations, [N] rewards, and whether the episode was truncated."""
         names = list(self.env.agents)
         actions = {
             name: action.numpy() if action.is_floating_point() else int(action)
             for name, action in zip(names, chosen, strict=True)
         }
-        seen, rewards, _, cut, _ = self.env.step(actions)
-        return np.stack([seen[name] for name in names]), np.array([rewards[name] for name in names]), all(cut.values())
+        seen, rewards, _, truncated, _ = self.env.step(actions)
+        return (
+            np.stack([seen[name] for name in names]),
+            np.array([rewards[name] for name in names]),
+            all(truncated.values()),
+        )
 
 
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize(("agents", "local_ratio"), [(1, 0.5), (2, 0.2), (3, 0.5), (6, 1.0), (8, 0.0)])
 def test_every_step_is_mpe2s(agents: int, local_ratio: float, continuous: bool) -> None:
-    copies, episode = 4, 12
-    ours = SimpleSpread(copies, seed=1, agents=agents, episode=episode, local_ratio=local_ratio, continuous=continuous)
+    num_envs, episode = 4, 12
+    ours = SimpleSpread(
+        num_envs, seed=1, agents=agents, episode=episode, local_ratio=local_ratio, continuous=continuous
+    )
     options = {"local_ratio": local_ratio, "max_cycles": episode, "continuous_actions": continuous}
-    theirs = [Theirs(agents, **options) for _ in range(copies)]
+    theirs = [Theirs(agents, **options) for _ in range(num_envs)]
     generator, step = torch.Generator().manual_seed(agents), ours.reset()
     for index in range(1, episode + 1):
         actions = random_actions(ours.groups, step, generator)
         before, step = step.groups["agents"].observation["seen"], ours.step(actions)
-        told = step.groups["agents"]
-        for copy, other in enumerate(theirs):
-            other.place(before[copy])
-            seen, rewards, cut = other.step(actions["agents"][copy])
-            np.testing.assert_allclose(told.observation["seen"][copy].numpy(), seen, atol=CLOSE, rtol=1e-5)
-            np.testing.assert_allclose(told.reward[copy].numpy(), rewards, atol=CLOSE, rtol=1e-5)
-            assert bool(step.truncated[copy]) == cut == (index == episode)
+        reported = step.groups["agents"]
+        for env, other in enumerate(theirs):
+            other.place(before[env])
+            seen, rewards, truncated = other.step(actions["agents"][env])
+            np.testing.assert_allclose(reported.observation["seen"][env].numpy(), seen, atol=CLOSE, rtol=1e-5)
+            np.testing.assert_allclose(reported.reward[env].numpy(), rewards, atol=CLOSE, rtol=1e-5)
+            assert bool(step.truncated[env]) == truncated == (index == episode)
 
 
 def test_contacts_push_as_mpe2s_do_and_cost_each_of_the_two() -> None:
@@ -73,13 +79,13 @@ def test_contacts_push_as_mpe2s_do_and_cost_each_of_the_two() -> None:
     stay = torch.zeros(16, 3, dtype=torch.int64)
     pushed = ours.step({"agents": stay}).groups["agents"]
     touched = 0
-    for copy in range(16):
-        theirs.place(step.groups["agents"].observation["seen"][copy])
+    for env in range(16):
+        theirs.place(step.groups["agents"].observation["seen"][env])
         theirs.env.unwrapped.steps = 0
-        seen, rewards, _ = theirs.step(stay[copy])
-        speed = pushed.observation["seen"][copy, :, :2].numpy()
+        seen, rewards, _ = theirs.step(stay[env])
+        speed = pushed.observation["seen"][env, :, :2].numpy()
         np.testing.assert_allclose(speed, seen[:, :2], atol=CLOSE, rtol=1e-4)
-        np.testing.assert_allclose(pushed.reward[copy].numpy(), rewards, atol=CLOSE, rtol=1e-5)
+        np.testing.assert_allclose(pushed.reward[env].numpy(), rewards, atol=CLOSE, rtol=1e-5)
         touched += int((np.abs(speed) > 0.1).any())
     assert touched == 16
 
@@ -97,7 +103,7 @@ def test_the_team_is_paid_what_its_agents_are_together() -> None:
     torch.testing.assert_close(step.team_reward, step.groups["agents"].reward.sum(-1))
 
 
-def test_a_reset_of_some_copies_leaves_the_others_where_they_are() -> None:
+def test_a_reset_of_some_environments_leaves_the_others_where_they_are() -> None:
     env = SimpleSpread(2, seed=0)
     first = env.reset().groups["agents"].observation["seen"]
     again = env.reset(torch.tensor([True, False])).groups["agents"].observation["seen"]

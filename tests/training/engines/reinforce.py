@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos.common.algorithm import Advance, Memory
+from marl_pipeline.algos.common.algorithm import Iteration, Memory
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.config import Section
 from marl_pipeline.envs.protocol import Environment, Timestep, discrete_actions
 from marl_pipeline.nn.distributions import masked_log_softmax, sample
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.seeding import stream, stream_seed
 
 
@@ -59,7 +59,7 @@ class Reinforce:
         *,
         seed: int,
         timesteps: int,
-        reduction: Reduction = ALONE,
+        reduction: Reduction = NO_REDUCTION,
     ) -> None:
         self.environment, self.settings, self.reduction = environment, settings, reduction
         self.policy = LinearPolicy(environment, inputs, seed)
@@ -67,7 +67,7 @@ class Reinforce:
         self.generator = torch.Generator().manual_seed(stream_seed(reduction.own_seed(seed), "explore"))
         self.timestep = environment.reset()
 
-    def advance(self) -> Advance:
+    def iterate(self) -> Iteration:
         losses, rows = [], []
         for _ in range(self.settings.horizon):
             log_probs = self.policy.log_probs(self.timestep)
@@ -86,7 +86,7 @@ class Reinforce:
         loss.backward()
         self.reduction.average_gradients(self.policy.module.parameters(), count)
         self.optimizer.step()
-        return Advance(self.settings.horizon * self.environment.num_envs, {"loss": float(loss.detach())})
+        return Iteration(self.settings.horizon * self.environment.num_envs, {"loss": float(loss.detach())})
 
     def weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.policy.module.state_dict().items()}

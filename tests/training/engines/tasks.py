@@ -28,8 +28,8 @@ EPISODES = 256
 PRESETS = Path(marl_pipeline.algos.__file__).parent / "presets"
 
 
-def spread(copies: int, seed: int) -> Environment:
-    return SimpleSpread(copies, seed=seed)
+def spread(num_envs: int, seed: int) -> Environment:
+    return SimpleSpread(num_envs, seed=seed)
 
 
 def preset(algorithm: str, **changes: Any) -> PPOSettings:

@@ -15,9 +15,9 @@ from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.checkpoint import FileCheckpointer, NoCheckpoint
 from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.play import greedy_returns
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.progress import silent
-from marl_pipeline.training.engines.data_parallel import ProcessGroup, train_alone, train_share
+from marl_pipeline.training.engines.data_parallel import ProcessGroup, train_in_one_process, train_share
 from marl_pipeline.training.engines.task import Task, load_policy
 from marl_pipeline.training.loop import Played
 from tests.algos.toy import EPISODE, Colours
@@ -73,22 +73,22 @@ def test_two_workers_have_the_gradients_of_one_with_all_rows(together: Pair, nob
     x, y, live = (torch.cat(both) for both in zip(rows(0), rows(1), strict=True))
     if nobody:
         live[6:] = False
-    alone = fit(ALONE, x, y, live)
+    alone = fit(NO_REDUCTION, x, y, live)
     for worker in together(fit_own, nobody):
         for name, expected in alone.items():
             torch.testing.assert_close(worker[name], expected, rtol=1e-5, atol=1e-6)
 
 
 def shares(group: ProcessGroup) -> tuple[int, int, int]:
-    return group.own_seed(7), group.share(6, "copies"), group.rank
+    return group.own_seed(7), group.share(6, "environments"), group.rank
 
 
 def test_workers_draw_for_themselves_and_share_equally(together: Pair) -> None:
     (first, half, rank), (second, other_half, other_rank) = together(shares)
-    assert first == 7 == ALONE.own_seed(7) != second
+    assert first == 7 == NO_REDUCTION.own_seed(7) != second
     assert (half, other_half, rank, other_rank) == (3, 3, 0, 1)
-    with pytest.raises(UserError, match="copies"):
-        _three().share(4, "copies")
+    with pytest.raises(UserError, match="environments"):
+        _three().share(4, "environments")
 
 
 def _three() -> Reduction:
@@ -102,7 +102,7 @@ def greedy(policy: Any) -> Played:
 
 
 def task(folder: Path | None, timesteps: int, **changes: Any) -> Task:
-    """REINFORCE on the toy, 8 copies in all."""
+    """REINFORCE on the toy, 8 environments in all."""
     fields: dict[str, Any] = {
         "algorithm": "reinforce",
         "settings": ReinforceSettings(learning_rate=0.05, horizon=HORIZON),
@@ -124,17 +124,17 @@ def task(folder: Path | None, timesteps: int, **changes: Any) -> Task:
     return Task(**{**fields, **changes})
 
 
-TURN = 8 * HORIZON
+ITERATION_STEPS = 8 * HORIZON
 
 
-def share_of(group: ProcessGroup, folder: Path | None, turns: int) -> Any:
-    return train_share(task(folder, turns * TURN), group)
+def share_of(group: ProcessGroup, folder: Path | None, iterations: int) -> Any:
+    return train_share(task(folder, iterations * ITERATION_STEPS), group)
 
 
 def test_workers_share_the_steps_and_end_with_equal_weights_that_earn_more(together: Pair) -> None:
     first, second = together(share_of, None, 60)
-    alone = train_alone(task(None, 60 * TURN))
-    assert first.run.steps == second.run.steps == alone.run.steps == 60 * TURN
+    alone = train_in_one_process(task(None, 60 * ITERATION_STEPS))
+    assert first.run.steps == second.run.steps == alone.run.steps == 60 * ITERATION_STEPS
     assert first.run.evaluations == second.run.evaluations
     for name, tensor in first.weights.items():
         assert torch.equal(tensor, second.weights[name])
@@ -165,11 +165,11 @@ class Selfish(Reinforce):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.reduction = ALONE
+        self.reduction = NO_REDUCTION
 
 
 def selfish_share(group: ProcessGroup) -> Any:
-    return train_share(replace(task(None, 8 * TURN), build=Selfish), group)
+    return train_share(replace(task(None, 8 * ITERATION_STEPS), build=Selfish), group)
 
 
 def test_workers_that_drift_apart_are_found_out(together: Pair) -> None:
@@ -180,5 +180,5 @@ def test_workers_that_drift_apart_are_found_out(together: Pair) -> None:
 
 def test_its_weights_are_a_policy_of_the_project(together: Pair) -> None:
     trained = together(share_of, None, 4)[0]
-    returns = greedy(load_policy(task(None, TURN), trained.weights)).returns
+    returns = greedy(load_policy(task(None, ITERATION_STEPS), trained.weights)).returns
     assert float(returns.mean()) == trained.run.evaluations[-1].mean

@@ -34,12 +34,12 @@ class Workers(Colours):
         return super().step({**actions, "boss": torch.zeros(self.num_envs, 1, dtype=torch.int64)})
 
     def _timestep(self, worker_reward: Tensor, boss_reward: Tensor) -> Timestep:
-        told = super()._timestep(worker_reward, boss_reward)
-        return replace(told, groups={"workers": told.groups["workers"]}, team_reward=worker_reward.sum(-1))
+        own = super()._timestep(worker_reward, boss_reward)
+        return replace(own, groups={"workers": own.groups["workers"]}, team_reward=worker_reward.sum(-1))
 
 
-def make(copies: int, seed: int) -> Environment:
-    return Workers(copies, seed)
+def make(num_envs: int, seed: int) -> Environment:
+    return Workers(num_envs, seed)
 
 
 @pytest.mark.slow

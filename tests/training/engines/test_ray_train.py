@@ -14,7 +14,7 @@ from marl_pipeline.errors import UserError
 from marl_pipeline.training.engines import ray_train
 from tests.training.engines.private_ray import private_ray
 from tests.training.engines.processes import Pair
-from tests.training.engines.test_data_parallel import TURN, share_of, task
+from tests.training.engines.test_data_parallel import ITERATION_STEPS, share_of, task
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +26,13 @@ def ray() -> Iterator[None]:
 
 
 def test_two_workers_are_a_pair_of_the_group_and_tell_their_progress_here(tmp_path: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
 
     def on_step(label: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
-        told.append(step)
+        reported.append(step)
 
-    trained = ray_train.train(replace(task(tmp_path / "checkpoint", 4 * TURN), on_step=on_step))
-    assert told == [TURN, 2 * TURN, 3 * TURN, 4 * TURN]
+    trained = ray_train.train(replace(task(tmp_path / "checkpoint", 4 * ITERATION_STEPS), on_step=on_step))
+    assert reported == [ITERATION_STEPS, 2 * ITERATION_STEPS, 3 * ITERATION_STEPS, 4 * ITERATION_STEPS]
     with Pair(tmp_path / "meeting") as together:
         pair = together(share_of, None, 4)[0]
     assert trained.run.evaluations == pair.run.evaluations
@@ -43,4 +43,4 @@ def test_two_workers_are_a_pair_of_the_group_and_tell_their_progress_here(tmp_pa
 def test_an_error_of_the_user_comes_back_as_one(tmp_path: Path) -> None:
     FileCheckpointer(tmp_path).save({"steps": 0, "evaluations": [], "metrics": {}, "algorithm": [{}, {}, {}]})
     with pytest.raises(UserError, match="3 workers"):
-        ray_train.train(task(tmp_path, TURN))
+        ray_train.train(task(tmp_path, ITERATION_STEPS))

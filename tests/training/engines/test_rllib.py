@@ -39,7 +39,7 @@ def module(central: bool) -> ActorCriticModule:
     )
 
 
-def told(state: float) -> dict[str, Any]:
+def batch_of(state: float) -> dict[str, Any]:
     observations = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[1.0, 0.0, 1.0]]).expand(5, 3)
     return {Columns.OBS: {"observations": observations, "action_mask": mask, "state": torch.full((5, 2), state)}}
@@ -47,7 +47,7 @@ def told(state: float) -> dict[str, Any]:
 
 def test_the_critic_sees_the_state_and_the_actor_does_not() -> None:
     built = module(central=True)
-    here, there = told(0.0), {Columns.OBS: {**told(0.0)[Columns.OBS], "state": torch.randn(5, 2)}}
+    here, there = batch_of(0.0), {Columns.OBS: {**batch_of(0.0)[Columns.OBS], "state": torch.randn(5, 2)}}
     assert not torch.equal(built.compute_values(here), built.compute_values(there))
     logits = built._forward(here)[Columns.ACTION_DIST_INPUTS]
     assert torch.equal(logits, built._forward(there)[Columns.ACTION_DIST_INPUTS])
@@ -55,7 +55,7 @@ def test_the_critic_sees_the_state_and_the_actor_does_not() -> None:
 
 def test_forbidden_actions_are_never_drawn() -> None:
     built = module(central=False)
-    observed = told(0.0)
+    observed = batch_of(0.0)
     del observed[Columns.OBS]["state"]
     policy = built.get_exploration_action_dist_cls().from_logits(built._forward(observed)[Columns.ACTION_DIST_INPUTS])
     drawn = torch.stack([policy.sample() for _ in range(50)])
@@ -63,11 +63,11 @@ def test_forbidden_actions_are_never_drawn() -> None:
     assert bool(policy.entropy().isfinite().all())
 
 
-def test_values_are_told_in_units_of_reward() -> None:
+def test_values_are_in_units_of_reward() -> None:
     built = module(central=True)
     assert built.norm is not None
     built.norm.update(torch.tensor([90.0, 110.0]))
-    observed = told(0.0)
+    observed = batch_of(0.0)
     torch.testing.assert_close(built.compute_values(observed), 100 + 10 * built.normalised_values(observed))
 
 
@@ -99,8 +99,8 @@ def assert_it_moved(chosen: Task, trained: Trained) -> None:
 
 @pytest.mark.slow
 def test_mappo_trains_the_trading_market(ray: None) -> None:
-    def make(copies: int, seed: int) -> Environment:
-        return make_trading("portfolio", copies)(seed)
+    def make(num_envs: int, seed: int) -> Environment:
+        return make_trading("portfolio", num_envs)(seed)
 
     inputs = DenseInputs(make(1, 0).groups, reference_fields=("bar", "symbol"))
     chosen = replace(

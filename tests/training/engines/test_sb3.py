@@ -53,10 +53,10 @@ def test_the_policy_decides_as_the_library_does(make: Any, monkeypatch: pytest.M
 
 def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    told: list[int] = []
-    chosen = spread_task(400, evaluate_every=200, on_step=lambda label, step, total, metrics: told.append(step))
+    reported: list[int] = []
+    chosen = spread_task(400, evaluate_every=200, on_step=lambda label, step, total, metrics: reported.append(step))
     trained = sb3.train(chosen)
-    assert told == [100, 200, 300, 400]
+    assert reported == [100, 200, 300, 400]
     assert [evaluation.steps for evaluation in trained.run.evaluations] == [200, 400]
     played = chosen.evaluate(load_policy(chosen, trained.weights))
     assert float(played.returns.mean()) == trained.run.evaluations[-1].mean
@@ -78,7 +78,7 @@ def test_it_learns_and_tells_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
         (4, 1, 3, 0.5, (12, 0.5)),
     ],
 )
-def test_the_target_follows_as_often_by_steps(
+def test_the_target_is_updated_as_often_by_steps(
     train_freq: int, gradient_steps: int, every: int, rate: float, clock: tuple[int, float]
 ) -> None:
     changes = {"train_freq": train_freq, "gradient_steps": gradient_steps, "target": {"every": every, "rate": rate}}
@@ -91,8 +91,8 @@ def test_masks_are_kept_where_actions_are_forbidden() -> None:
     accounts = make_trading("accounts")(0)
     inputs = DenseInputs(accounts.groups, reference_fields=("bar", "symbol"))
 
-    def make(copies: int, seed: int) -> Environment:
-        return make_trading("accounts", copies)(seed)
+    def make(num_envs: int, seed: int) -> Environment:
+        return make_trading("accounts", num_envs)(seed)
 
     masked = replace(
         task("ppo", preset("ppo", **SMALL | {"horizon": 6}), spread, num_envs=2, seed=1, timesteps=24),

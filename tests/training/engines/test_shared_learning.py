@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from marl_pipeline.algos import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
-from marl_pipeline.algos.common.optimizer_step import Descent, DescentSettings
+from marl_pipeline.algos.common.optimizer_step import OptimizerSettings, OptimizerStep
 from marl_pipeline.algos.common.rollout import Experience
 from marl_pipeline.algos.on_policy import OnPolicy
-from marl_pipeline.nn.reduction import ALONE, Reduction
+from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.training.engines.data_parallel import ProcessGroup, train_share
 from marl_pipeline.training.engines.task import Build
 from tests.algos.learners import settings
@@ -33,7 +33,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def collected(algorithm: str, reduction: Reduction) -> tuple[OnPolicy, dict[str, Experience]]:
-    """A learner over copies of its own, and what it saw in them: other numbers of live rows on each worker."""
+    """A learner over environments of its own, and what it saw in them: other numbers of live rows on each worker."""
     environment = Wild(6, seed=reduction.rank)
     chosen = settings(algorithm, horizon=HORIZON, minibatches=1, target_kl=0.05, network={"normalise_inputs": False})
     inputs = DenseInputs(environment.groups, reference_fields=("index",))
@@ -43,13 +43,13 @@ def collected(algorithm: str, reduction: Reduction) -> tuple[OnPolicy, dict[str,
 
 def learned(learner: OnPolicy, experience: dict[str, Experience]) -> dict[str, Any]:
     """Figures of an update of every group, the last gradients and the weights after it."""
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for group, ppo in learner.learners.items():
-        told |= {f"{group}/{name}": value for name, value in ppo.update(experience[group], torch.Generator()).items()}
+        found |= {f"{group}/{name}": value for name, value in ppo.update(experience[group], torch.Generator()).items()}
         for name, parameter in ppo.policy.module.named_parameters():
-            told |= {f"{group}/{name}": parameter.detach(), f"{group}/gradient/{name}": parameter.grad}
-        told |= {f"{group}/{name}": buffer for name, buffer in ppo.policy.module.named_buffers()}
-    return told
+            found |= {f"{group}/{name}": parameter.detach(), f"{group}/gradient/{name}": parameter.grad}
+        found |= {f"{group}/{name}": buffer for name, buffer in ppo.policy.module.named_buffers()}
+    return found
 
 
 def learned_together(group: ProcessGroup, algorithm: str) -> dict[str, Any]:
@@ -64,11 +64,11 @@ class Second(Reduction):
 
 def side_by_side(first: Experience, second: Experience) -> Experience:
     joined: dict[str, Any] = {
-        entry.name: torch.cat(
-            [getattr(first, entry.name), getattr(second, entry.name)], int(entry.name != "last_value")
+        field.name: torch.cat(
+            [getattr(first, field.name), getattr(second, field.name)], int(field.name != "last_value")
         )
-        for entry in fields(Experience)
-        if entry.name != "inputs"
+        for field in fields(Experience)
+        if field.name != "inputs"
     }
     inputs = {key: torch.cat([tensor, second.inputs[key]], 1) for key, tensor in first.inputs.items()}
     return Experience(inputs=inputs, **joined)
@@ -76,7 +76,7 @@ def side_by_side(first: Experience, second: Experience) -> Experience:
 
 @pytest.mark.parametrize("algorithm", ["ippo", "mappo"])
 def test_two_workers_learn_from_a_rollout_as_one_with_the_doubled_batch(together: Pair, algorithm: str) -> None:
-    alone, first = collected(algorithm, ALONE)
+    alone, first = collected(algorithm, NO_REDUCTION)
     _, second = collected(algorithm, Second())
     expected = learned(alone, {group: side_by_side(first[group], second[group]) for group in first})
     assert any(name.endswith("norm.first") for name in expected)
@@ -91,9 +91,9 @@ def descended(reduction: Reduction, x: Tensor, y: Tensor) -> Tensor:
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     rate = {"kind": "constant", "start": 0.1, "end": 0.1, "share": 1.0}
-    chosen = {"optimizer": "adam", "learning_rate": rate, "epsilon": 1e-8, "max_grad_norm": 0.5}
-    descent = Descent(model.parameters(), DescentSettings.model_validate(chosen), reduction)
-    norms = [descent.step((model(x).squeeze(-1) - y).square().mean(), 0.0, torch.tensor(len(x))) for _ in range(3)]
+    chosen = {"kind": "adam", "learning_rate": rate, "epsilon": 1e-8, "max_grad_norm": 0.5}
+    optimizer = OptimizerStep(model.parameters(), OptimizerSettings.model_validate(chosen), reduction)
+    norms = [optimizer.step((model(x).squeeze(-1) - y).square().mean(), 0.0, torch.tensor(len(x))) for _ in range(3)]
     return torch.cat([torch.stack(norms), *(parameter.detach().flatten() for parameter in model.parameters())])
 
 
@@ -107,7 +107,7 @@ def descended_together(group: ProcessGroup) -> Tensor:
 
 
 def test_two_workers_descend_as_one_with_all_rows(together: Pair) -> None:
-    expected = descended(ALONE, *(torch.cat(both) for both in zip(rows(0), rows(1), strict=True)))
+    expected = descended(NO_REDUCTION, *(torch.cat(both) for both in zip(rows(0), rows(1), strict=True)))
     for worker in together(descended_together):
         torch.testing.assert_close(worker, expected, rtol=1e-5, atol=1e-6)
 
@@ -116,9 +116,9 @@ REPLAY = {"batch": 16, "learning_starts": 64, "buffer_size": 512}
 
 
 def share_of_off_policy(group: ProcessGroup, algorithm: str) -> Any:
-    """A run of which most turns learn; its evaluation finds workers that drift apart."""
+    """A run of which most iterations learn; its evaluation finds workers that drift apart."""
     chosen = registry.choose(algorithm, {**REPLAY, "envs": 8}).settings
-    build: Build = registry.entry(algorithm).algorithm
+    build: Build = registry.registered(algorithm).algorithm
     return train_share(replace(task(None, 512), settings=chosen, build=build), group)
 
 

@@ -12,13 +12,13 @@ from gymnasium import Space
 from numpy.typing import NDArray
 
 from marl_pipeline.envs.bridges.exports.features import Features, MakeEnvironment
-from marl_pipeline.envs.bridges.exports.spaces import Wording, action_space
+from marl_pipeline.envs.bridges.exports.spaces import ObservationFormat, action_space
 from marl_pipeline.envs.protocol import close_environment
 
 
 @dataclass(frozen=True)
 class AgentView:
-    """What one agent is told.
+    """What one agent observes.
 
     Attributes:
         row: [F] float32 features.
@@ -44,16 +44,18 @@ class NamedAgents:
         observation_spaces, action_spaces: by name, in Gymnasium's words.
 
     Args:
-        make: builds the environment, of one copy, for a seed.
-        wording: how the library wants rows and masks.
+        make: builds the environment, with num_envs 1, for a seed.
+        observation_format: how the library wants rows and masks.
         features: observation of an agent as one row of floats.
 
     Raises:
-        ValueError: the environment has more than one copy.
+        ValueError: there is more than one environment.
     """
 
-    def __init__(self, make: MakeEnvironment, wording: Wording, *, features: Features, seed: int) -> None:
-        self._make, self._wording, self._features = make, wording, features
+    def __init__(
+        self, make: MakeEnvironment, observation_format: ObservationFormat, *, features: Features, seed: int
+    ) -> None:
+        self._make, self._format, self._features = make, observation_format, features
         self._environment = make(seed)
         if self._environment.num_envs != 1:
             self.close()
@@ -68,7 +70,7 @@ class NamedAgents:
         self.action_spaces: dict[str, Space[Any]] = {name: action_space(known) for name, known in self._actions.items()}
         self.state_size = self._environment.state_size
         self.observation_spaces: dict[str, Space[Any]] = {
-            name: wording.space(len(view.row), self._actions[name]) for name, view in self.reset().items()
+            name: observation_format.space(len(view.row), self._actions[name]) for name, view in self.reset().items()
         }
 
     def reset(self, seed: int | None = None) -> dict[str, AgentView]:
@@ -104,9 +106,11 @@ class NamedAgents:
         self._timestep = self._environment.step({group: action.to(device) for group, action in chosen.items()})
         return self._views()
 
-    def told(self, views: Mapping[str, AgentView], names: Iterable[str]) -> dict[str, Any]:
+    def observations(self, views: Mapping[str, AgentView], names: Iterable[str]) -> dict[str, Any]:
         """The observations of those agents as the library wants them."""
-        return {name: self._wording.told(views[name].row, views[name].mask, self._actions[name]) for name in names}
+        return {
+            name: self._format.observation(views[name].row, views[name].mask, self._actions[name]) for name in names
+        }
 
     def close(self) -> None:
         """Closes the environment."""

@@ -1,4 +1,5 @@
-"""Any environment of the protocol as a Gymnasium `VectorEnv`: one sub-environment per agent of one group and copy."""
+"""Any environment of the protocol as a Gymnasium `VectorEnv`: one sub-environment per agent of one group and
+environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One copy of any environment of the protocol as a PettingZoo `ParallelEnv`."""
+"""Presents one environment of the protocol as a PettingZoo `ParallelEnv`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pettingzoo import ParallelEnv
 
 from marl_pipeline.envs.bridges.exports.agents import AgentView, NamedAgents
 from marl_pipeline.envs.bridges.exports.features import Features, MakeEnvironment, dense_fields
-from marl_pipeline.envs.bridges.exports.spaces import Wording, row_space
+from marl_pipeline.envs.bridges.exports.spaces import ObservationFormat, row_space
 
-WORDING = Wording("observation", np.int8, by_choice=True)
+WORDING = ObservationFormat("observation", np.int8, by_choice=True)
 
 
 class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
@@ -26,7 +26,7 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
     leaves too; the rest go on.
 
     Args:
-        make: builds the environment, of one copy, for a seed.
+        make: builds the environment, with num_envs 1, for a seed.
         features: observation of an agent as one row of floats.
     """
 
@@ -47,19 +47,19 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
         """Starts an episode with all agents; `options` has none to offer."""
         views = self._agents.reset(seed)
         self.agents = list(self.possible_agents)
-        return self._agents.told(views, self.agents), self._infos(views, self.agents)
+        return self._agents.observations(views, self.agents), self._infos(views, self.agents)
 
     def step(
         self, actions: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         playing = self.agents
         views = self._agents.step(actions)
-        over, cut = self._agents.terminated, self._agents.truncated
-        terminated = {name: over or views[name].gone for name in playing}
-        truncated = {name: (cut or views[name].left) and not terminated[name] for name in playing}
+        all_terminated, all_truncated = self._agents.terminated, self._agents.truncated
+        terminated = {name: all_terminated or views[name].gone for name in playing}
+        truncated = {name: (all_truncated or views[name].left) and not terminated[name] for name in playing}
         self.agents = [name for name in playing if not (terminated[name] or truncated[name])]
         rewards = {name: views[name].reward for name in playing}
-        return self._agents.told(views, playing), rewards, terminated, truncated, self._infos(views, playing)
+        return self._agents.observations(views, playing), rewards, terminated, truncated, self._infos(views, playing)
 
     def state(self) -> NDArray[np.float32]:
         """[S] what a central critic may see."""

@@ -1,4 +1,4 @@
-"""One copy of any environment of the protocol as an RLlib `MultiAgentEnv`: agents are asked on their own clocks."""
+"""Presents one environment of the protocol as an RLlib `MultiAgentEnv`: agents are asked on their own clocks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from marl_pipeline.envs.bridges.exports.agents import NamedAgents
 from marl_pipeline.envs.bridges.exports.features import Features, MakeEnvironment, dense_fields
-from marl_pipeline.envs.bridges.exports.spaces import Wording
+from marl_pipeline.envs.bridges.exports.spaces import ObservationFormat
 
-WORDING = Wording("observations", np.float32, by_choice=False)
+WORDING = ObservationFormat("observations", np.float32, by_choice=False)
 
 ALL = "__all__"
 """RLlib's name for the episode as a whole."""
@@ -24,11 +24,11 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
     `ActionMaskingRLModule` reads them, the masks of several choices side by side; for continuous actions, which are
     never masked, the row alone.
 
-    Only agents that decide next are shown an observation (a master every few steps); the rewards in between are told
+    Only agents that decide next are shown an observation (a master every few steps); the rewards in between are given
     as they come. When the episode ends, all that have decided see the last state.
 
     Args:
-        make: builds the environment, of one copy, for a seed.
+        make: builds the environment, with num_envs 1, for a seed.
         features: observation of an agent as one row of floats.
     """
 
@@ -49,24 +49,24 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         views = self._named.reset(seed)
         asked = [name for name, view in views.items() if view.acts]
         self._playing = set(asked)
-        return self._named.told(views, asked), {name: {} for name in asked}
+        return self._named.observations(views, asked), {name: {} for name in asked}
 
     def step(
         self, action_dict: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         views = self._named.step(action_dict)
-        over, cut = self._named.terminated, self._named.truncated
+        over, all_truncated = self._named.terminated, self._named.truncated
         joining = {name for name, view in views.items() if view.acts}
         playing = [name for name in views if name in self._playing or name in joining]
         gone = {name for name in playing if views[name].gone}
         left = {name for name in playing if views[name].left} - gone
-        asked = [name for name in playing if over or cut or name in gone | left or views[name].acts]
+        asked = [name for name in playing if over or all_truncated or name in gone | left or views[name].acts]
         terminated = {name: over or name in gone for name in asked} | {ALL: over}
         # with every agent marked, RLlib takes the end of an episode for a termination (`MultiAgentEpisode`, case 2)
-        truncated = {name: name in left for name in asked} | {ALL: cut}
+        truncated = {name: name in left for name in asked} | {ALL: all_truncated}
         rewards = {name: views[name].reward for name in playing}
         self._playing = set(playing) - gone - left
-        return self._named.told(views, asked), rewards, terminated, truncated, {name: {} for name in asked}
+        return self._named.observations(views, asked), rewards, terminated, truncated, {name: {} for name in asked}
 
     def close(self) -> None:
         """Closes the environment."""

@@ -28,7 +28,7 @@ BoolRows = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class RowStep:
-    """What every row is told; R = E x A.
+    """What every row observes and earns; R = E x A.
 
     Attributes:
         observation: [R, F] of the next decision: of the new episode where one ended.
@@ -104,7 +104,7 @@ class Rows:
         self.action_space = action_space(spec.actions)
 
     def reset(self, seed: int | None = None) -> FloatRows:
-        """New episodes in all copies, [R, F]; with `seed`, of an environment built anew for it."""
+        """Starts new episodes in all environments, [R, F]; with `seed`, of an environment built anew for it."""
         if seed is not None:
             self.close()
             self.environment = self._make(seed)
@@ -127,12 +127,12 @@ class Rows:
         after = self.environment.step({**others, self.group: own})
         step, final, done = after.groups[self.group], self._rows(after), after.done
         ended = (step.discount == 0.0) | after.terminated.unsqueeze(-1)
-        cut = step.agents_truncated() | after.truncated.unsqueeze(-1)
+        truncating = step.agents_truncated() | after.truncated.unsqueeze(-1)
         self._came = self._came | was_present
         going = self._came & ~self._gone
-        terminated, truncated = _flat(ended & going), _flat(cut & ~ended & going)
+        terminated, truncated = _flat(ended & going), _flat(truncating & ~ended & going)
         reward = _flat(step.reward).astype(np.float32, copy=True)
-        self._gone = self._gone | ended | cut
+        self._gone = self._gone | ended | truncating
         self._timestep = after
         if bool(done.any()):
             self._timestep = self.environment.reset(done)

@@ -29,7 +29,7 @@ def row_space(width: int) -> spaces.Box:
 
 
 @dataclass(frozen=True)
-class Wording:
+class ObservationFormat:
     """An observation as a Dict of `row` and `action_mask`; where nothing is ever masked, the row alone.
 
     Attributes:
@@ -52,7 +52,7 @@ class Wording:
             masks = self._flags(actions.mask_width)
         return spaces.Dict({self.row: row_space(width), "action_mask": masks})
 
-    def told(self, row: NDArray[np.float32], mask: NDArray[np.bool_], actions: ActionSpace) -> Any:
+    def observation(self, row: NDArray[np.float32], mask: NDArray[np.bool_], actions: ActionSpace) -> Any:
         """An element of `space` for a row [F] and a mask [mask_width]."""
         if actions.mask_width == 0:
             return row

@@ -101,7 +101,7 @@ class OutsideEnvironment:
             for arrays in self._arrays.values():
                 arrays.reward[index] = 0.0
             if not (self._terminated[index] or self._truncated[index]):
-                self._play(index, {group: action[index] for group, action in chosen.items()})
+                self._step_one(index, {group: action[index] for group, action in chosen.items()})
         return self._timestep()
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class OutsideEnvironment:
                 self._clear(index)
             played = next(recorded) if steps else {}
             for step in range(steps):
-                self._play(index, {group: action[step].numpy() for group, action in played.items()})
+                self._step_one(index, {group: action[step].numpy() for group, action in played.items()})
         for group, arrays in self._arrays.items():
             if not np.array_equal(arrays.observation, state["seen"][group].numpy()):
                 raise UserError(
@@ -150,7 +150,7 @@ class OutsideEnvironment:
             self._require_same_spaces(index, agent)
         self._observe(index, observations, infos, set(world.agents))
 
-    def _play(self, index: int, actions: Mapping[str, NDArray[Any]]) -> None:
+    def _step_one(self, index: int, actions: Mapping[str, NDArray[Any]]) -> None:
         """One step of one environment that is not over."""
         world, log = self._worlds[index], self._logs[index]
         log.append(actions)
@@ -181,9 +181,9 @@ class OutsideEnvironment:
                     ended[agent] = terminated
         there = set(world.agents) - set(ended)
         self._pay(index, rewards, set(asked) | there)
-        cut = {agent for agent, terminated in ended.items() if not terminated}
+        truncated = {agent for agent, terminated in ended.items() if not terminated}
         if not there:
-            self._truncated[index], self._terminated[index] = bool(cut), not cut
+            self._truncated[index], self._terminated[index] = bool(truncated), not truncated
         elif self._limit is not None and len(log) >= self._limit:
             self._truncated[index] = True
         for agent, terminated in ended.items():
@@ -193,7 +193,7 @@ class OutsideEnvironment:
         if self._terminated[index]:
             for arrays in self._arrays.values():
                 arrays.gone[index] = True
-        self._observe(index, observations, infos, there | cut)
+        self._observe(index, observations, infos, there | truncated)
 
     def _pay(self, index: int, rewards: Mapping[str, Any], those: set[str]) -> None:
         """Writes the rewards down; nobody else than `those` is paid."""

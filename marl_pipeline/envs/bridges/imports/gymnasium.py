@@ -50,8 +50,8 @@ class OneAgent:
         observation, reward, terminated, truncated, info = unpack(self._env.step(actions[AGENT]), names, "step")
         if terminated or truncated:
             self.agents = ()
-        told = self._with_mask(info)
-        return {AGENT: observation}, {AGENT: reward}, {AGENT: terminated}, {AGENT: truncated}, {AGENT: told}
+        info = self._with_mask(info)
+        return {AGENT: observation}, {AGENT: reward}, {AGENT: terminated}, {AGENT: truncated}, {AGENT: info}
 
     def close(self) -> None:
         self._env.close()  # type: ignore[no-untyped-call]

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Layout, Sight, State, Tables
-from marl_pipeline.envs.trading.compiled.kernel.play import Memory, look, play
-from marl_pipeline.envs.trading.compiled.memory import Block, Rooms, merged, named
+from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Layout, State, Tables, ViewArrays
+from marl_pipeline.envs.trading.compiled.kernel.step import Memory, observe, step
+from marl_pipeline.envs.trading.compiled.memory import Block, BufferPool, merged, named
 from marl_pipeline.envs.trading.core.accounts import DAYS_PER_YEAR, Ledger
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_FIELDS, Action
 from marl_pipeline.envs.trading.core.book import Book
@@ -34,7 +34,7 @@ THREAD_SHARE = 4096
 """Symbols that a thread is worth being woken for."""
 
 HEAD_START = 2048
-"""Symbols that the calling thread has played by the time the others are awake."""
+"""Symbols that the calling thread has stepped by the time the others are awake."""
 
 PIECE = 8192
 """Symbols of the smallest run of environments that is handed over at once."""
@@ -47,8 +47,8 @@ class CompiledEngine:
         self.game = game
         self._constants = _constants(game)
         self._tables = _tables(game)
-        self._step_rooms = Rooms(_step_blocks(game))
-        self._sight_rooms = Rooms(_sight_blocks(game))
+        self._step_buffers = BufferPool(_step_blocks(game))
+        self._view_buffers = BufferPool(_view_blocks(game))
         self._memory: list[Memory] = []
         self._last: tuple[Book, State] | None = None
 
@@ -59,18 +59,18 @@ class CompiledEngine:
             ValueError: an action is none of `actions.Action`.
         """
         before, constants, tables = self._state(book), self._constants, self._tables
-        room = self._step_rooms.take(book.bar.shape[0])
-        tensors, arrays = room.tensors(), room.arrays
+        buffer = self._step_buffers.take(book.bar.shape[0])
+        tensors, arrays = buffer.tensors(), buffer.arrays
         # What this game never changes is the old tensor.
         after, after_arrays = replace(book, **tensors["after"]), before._replace(**arrays["after"])
         outcome, entries = self._outcome(tensors["entries"], arrays["entries"], after, after_arrays)
-        seen, sight = self._view(after, view)
+        seen, written = self._view(after, view)
         directives = after_arrays.directive if master is None else _array(master)
         decided, actions = _seen(view), _array(chosen)
 
         def work(first: int, last: int, memory: Memory) -> int:
-            books = (before, decided, actions, directives, after_arrays, entries, sight)
-            return play(first, last, constants, tables, *books, memory)
+            books = (before, decided, actions, directives, after_arrays, entries, written)
+            return step(first, last, constants, tables, *books, memory)
 
         invalid = self._share_out(book.bar.shape[0], work)
         if invalid:
@@ -78,13 +78,13 @@ class CompiledEngine:
         self._last = (after, after_arrays)
         return outcome, seen
 
-    def look(self, book: Book, known: View | None) -> View:
+    def observe(self, book: Book, known: View | None) -> View:
         """See `game.Engine`."""
-        seen, sight = self._view(book, known)
+        seen, written = self._view(book, known)
         state, constants, tables = self._state(book), self._constants, self._tables
 
         def work(first: int, last: int, memory: Memory) -> int:
-            look(first, last, constants, tables, state, sight, memory)
+            observe(first, last, constants, tables, state, written, memory)
             return 0
 
         self._share_out(book.bar.shape[0], work)
@@ -107,19 +107,19 @@ class CompiledEngine:
         ledger = Ledger(**tensors, cash=after.cash, equity=after.equity, holding=after.shares, value=after.value)
         return Outcome(after, ledger, executed, tripped, reentered, growth, own), Entries(**(unwritten | arrays))
 
-    def _view(self, book: Book, known: View | None) -> tuple[View, Sight]:
+    def _view(self, book: Book, known: View | None) -> tuple[View, ViewArrays]:
         """Without a master directives seldom change: they are looked up when they do."""
-        room = self._sight_rooms.take(book.bar.shape[0])
-        tensors, arrays = room.tensors()["sight"], room.arrays["sight"]
+        buffer = self._view_buffers.take(book.bar.shape[0])
+        tensors, arrays = buffer.tensors()["view"], buffer.arrays["view"]
         if self.game.decide_every is not None:
-            told = (tensors[name] for name in ("observed", "risk", "cap_share", "slots"))
-            directive = Directive(book.directive, *told)
+            fields = (tensors[name] for name in ("observed", "risk", "cap_share", "slots"))
+            directive = Directive(book.directive, *fields)
         else:
             directive = look_up(self.game, book.directive, None if known is None else known.directive)
         view = View(directive, tensors["caps"], tensors["allowed"], tensors["positions"], tensors.get("portfolio"))
         unwritten = {"portfolio": arrays["positions"], "observed": arrays["positions"]}
         unwritten |= dict.fromkeys(("risk", "cap_share", "slots"), arrays["caps"])
-        return view, Sight(**(unwritten | arrays))
+        return view, ViewArrays(**(unwritten | arrays))
 
     def _share_out(self, envs: int, work: Callable[[int, int, Memory], int]) -> int:
         """Runs `work(first, last, ...)` over all environments, on threads with memory of their own. Returns the sum of
@@ -132,12 +132,12 @@ class CompiledEngine:
             return work(0, envs, memory[0])
         pieces = _pieces(envs, size, threads)
 
-        def turns(own: Memory) -> int:
+        def take_pieces(own: Memory) -> int:
             return sum(work(first, last, own) for first, last in pieces)
 
-        rest = [_threads(threads, os.getpid()).submit(turns, memory[k]) for k in range(1, threads)]
+        rest = [_threads(threads, os.getpid()).submit(take_pieces, memory[k]) for k in range(1, threads)]
         try:
-            own = turns(memory[0])
+            own = take_pieces(memory[0])
         finally:
             wait(rest)  # whatever happened here: they write into arrays that would be handed out again
         return own + sum(future.result() for future in rest)
@@ -152,7 +152,7 @@ def _pieces(envs: int, size: int, threads: int) -> Iterator[tuple[int, int]]:
 
 
 def _step_blocks(game: Game) -> tuple[Block, ...]:
-    """Room for the next book and for what the step does to it."""
+    """Describes memory for the next book and for what the step does to it."""
     symbols, accounts, pooled = (game.market.size,), (game.accounts,), game.rules.pooled
     money = "shares price commission slippage price_pnl paid"
     sums = "borrow interest notional fill_equity" + (" gross" if pooled or game.rules.shorting else "")
@@ -179,29 +179,29 @@ def _step_blocks(game: Game) -> tuple[Block, ...]:
     return merged(blocks)
 
 
-def _sight_blocks(game: Game) -> tuple[Block, ...]:
-    """Room for a view, apart from the books: rollouts keep views."""
+def _view_blocks(game: Game) -> tuple[Block, ...]:
+    """Describes memory for a view, apart from the books: rollouts keep views."""
     symbols, accounts = (game.market.size,), (game.accounts,)
     blocks = [
-        Block((*symbols, len(POSITION_FIELDS)), torch.float32, named(sight="positions")),
-        Block(symbols, torch.int64, named(sight="allowed")),
-        Block(accounts, torch.float64, named(sight="caps")),
+        Block((*symbols, len(POSITION_FIELDS)), torch.float32, named(view="positions")),
+        Block(symbols, torch.int64, named(view="allowed")),
+        Block(accounts, torch.float64, named(view="caps")),
     ]
     if game.rules.pooled:
-        blocks += [Block((*accounts, len(PORTFOLIO_FIELDS)), torch.float32, named(sight="portfolio"))]
+        blocks += [Block((*accounts, len(PORTFOLIO_FIELDS)), torch.float32, named(view="portfolio"))]
     if game.decide_every is not None:
         blocks += [
-            Block(accounts, torch.float64, named(sight="risk cap_share slots")),
-            Block((*accounts, len(DIRECTIVE_FIELDS)), torch.float32, named(sight="observed")),
+            Block(accounts, torch.float64, named(view="risk cap_share slots")),
+            Block((*accounts, len(DIRECTIVE_FIELDS)), torch.float32, named(view="observed")),
         ]
     return merged(blocks)
 
 
-def _seen(view: View) -> Sight:
+def _seen(view: View) -> ViewArrays:
     """What a step reads of the view it was decided on; the rest of the fields stand in."""
     directive, caps, allowed = view.directive, _array(view.caps), _array(view.allowed)
     unread = _array(view.positions)
-    return Sight(
+    return ViewArrays(
         caps=caps,
         allowed=allowed,
         positions=unread,

@@ -1,5 +1,5 @@
 """Memory for what a compiled step writes. New memory costs more than what is written into it, the more so the more of
-it: memory that nobody looks at any more is written again.
+it: memory that nobody reads any more is written again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 Field = tuple[str, str]
-"""Owner (`after`, `entries`, `sight`: a tuple of the kernel) and name of an array."""
+"""Owner (`after`, `entries`, `view`: a tuple of the kernel) and name of an array."""
 
 KEPT = 4
-"""Rooms that are remembered; those of a caller who keeps more steps than that are let go."""
+"""Buffers that are remembered; those of a caller who keeps more steps than that are let go."""
 
 
 class Block(NamedTuple):
@@ -28,7 +28,7 @@ class Block(NamedTuple):
     fields: tuple[Field, ...]
 
 
-class Room:
+class StepBuffer:
     """Memory for all fields of `blocks`, for `envs` environments.
 
     Attributes:
@@ -64,21 +64,21 @@ class Room:
         return [sys.getrefcount(whole) for whole in self._wholes]
 
 
-class Rooms:
-    """Hands out rooms for `blocks`."""
+class BufferPool:
+    """Hands out buffers for `blocks`."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self._blocks = blocks
-        self._rooms: deque[Room] = deque(maxlen=KEPT)
+        self._buffers: deque[StepBuffer] = deque(maxlen=KEPT)
 
-    def take(self, envs: int) -> Room:
+    def take(self, envs: int) -> StepBuffer:
         """One whose memory nobody else can see."""
-        for room in self._rooms:
-            if room.envs == envs and room.idle:
-                return room
-        room = Room(self._blocks, envs)
-        self._rooms.append(room)
-        return room
+        for buffer in self._buffers:
+            if buffer.envs == envs and buffer.idle:
+                return buffer
+        buffer = StepBuffer(self._blocks, envs)
+        self._buffers.append(buffer)
+        return buffer
 
 
 def merged(blocks: Sequence[Block]) -> tuple[Block, ...]:

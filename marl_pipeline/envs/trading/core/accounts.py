@@ -217,8 +217,8 @@ def _reductions(
     leaves_dust = (1.0 - orders.reduce) * value < rules.spread(smallest)
     part = torch.maximum(orders.reduce, orders.reduce.ceil() * leaves_dust)
     reduced = torch.minimum(part * size, bar.capacity)
-    room = (rules.turnover - orders.turnover).clamp(min=0.0) * equity
-    scale = (room / rules.pool(reduced * bar.fill).clamp(min=1e-300)).clamp(min=0.0, max=1.0)
+    turnover_left = (rules.turnover - orders.turnover).clamp(min=0.0) * equity
+    scale = (turnover_left / rules.pool(reduced * bar.fill).clamp(min=1e-300)).clamp(min=0.0, max=1.0)
     return reduced * rules.spread(torch.maximum(scale, orders.forced.double()))
 
 
@@ -248,8 +248,8 @@ def _increases(
     total = rules.pool(amount)
     freed = rules.pool(closed)
     fundable = (limit * remaining - (gross - freed)) / (total + limit * cost).clamp(min=1e-300)
-    room = (rules.turnover - orders.turnover) * (1.0 - HEADROOM) * equity - freed
-    scale = torch.minimum(fundable, room / total.clamp(min=1e-300)).clamp(min=0.0, max=1.0)
+    turnover_left = (rules.turnover - orders.turnover) * (1.0 - HEADROOM) * equity - freed
+    scale = torch.minimum(fundable, turnover_left / total.clamp(min=1e-300)).clamp(min=0.0, max=1.0)
     lowest = remaining - scale * cost
     most = rules.spread(orders.caps * (1.0 - HEADROOM) * lowest)
     amount = torch.minimum(rules.spread(scale) * amount, (most - value).clamp(min=0.0))

@@ -14,12 +14,12 @@ class Book:
     """State of E environments at the close of `bar`. Money is float64.
 
     Attributes:
-        bar, end, steps: [E] int64: where the episode is, where it is cut, steps since its start.
+        bar, end, steps: [E] int64: where the episode is, where it is truncated, steps since its start.
         cash, equity, peak: [E, A]; `peak` is the reference of the drawdown.
         halt: [E, A] int64, the kill switch (see `limits.Rules`).
         alive: [E, A] bool, False once the equity is gone.
         turnover: [E, A] traded in the session of the next fill, as a multiple of equity.
-        directive: [E, A] int64, row of the directive table in force.
+        directive: [E, A] int64, row of the directive table that is active.
         mean, square: [E, A] float32, exponentially weighted mean of the return and of its square.
         last_return, last_turnover: [E, A] float32 of the last step.
         shares, invested: [E, N] held, and money paid for it with costs; negative when short (`invested` is then what

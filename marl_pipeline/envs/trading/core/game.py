@@ -1,5 +1,5 @@
 """One game: a market, its rules, and the tables that a step looks numbers up in. Fixed when an environment is built;
-the tensor code (`stepping`) and the compiled one (`compiled`) play it by the same numbers.
+the tensor code (`tensor`) and the compiled one (`compiled`) step it by the same numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Game:
     per_share: [T, N] 1 / capacity, huge where that is 0.
     increase, reduce: [14] share of the position cap by which an action adds, share of the position that it closes:
         seven for a long position or none, and seven for a short one (or one to be opened).
-    directives: [rows, 6] float64, what each directive means; `first_directive` is the row in force at the start.
+    directives: [rows, 6] float64, what each directive means; `first_directive` is the active row at the start.
     in_play: [N] bool.
     counts: a session has more than one bar, so that its counters of trades and turnover are read.
     decide_every: clock of the master, None without one.
@@ -142,7 +142,7 @@ def _sizes(params: MarketParams) -> tuple[Tensor, Tensor]:
 
 
 class Directive(NamedTuple):
-    """The directives in force, looked up.
+    """The active directives, looked up.
 
     Attributes:
         row: [E, A] the very tensor of the book they were looked up for.
@@ -209,9 +209,9 @@ class Engine(Protocol):
     """Who steps the game. Two engines agree to rounding; each is deterministic bit for bit, whatever the threads."""
 
     def step(self, book: Book, view: View, chosen: Tensor, master: Tensor | None) -> tuple[Outcome, View]:
-        """Plays `chosen` [E, N] and the master's directives [E, A] from `book`, of which `view` is the view."""
+        """Executes `chosen` [E, N] and the master's directives [E, A] from `book`, of which `view` is the view."""
         ...
 
-    def look(self, book: Book, known: View | None) -> View:
+    def observe(self, book: Book, known: View | None) -> View:
         """The view of a book."""
         ...

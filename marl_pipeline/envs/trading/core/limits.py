@@ -121,7 +121,7 @@ class Switch(NamedTuple):
     reentered: Tensor
 
 
-def judge(rules: Rules, halt: Tensor, peak: Tensor, equity: Tensor, flat: Tensor) -> Switch:
+def kill_switch(rules: Rules, halt: Tensor, peak: Tensor, equity: Tensor, flat: Tensor) -> Switch:
     """Moves the kill switch by one bar. All arguments are [E, A]; `flat` says that nothing is held.
 
     Drawdown is measured from the highest mark since the start or the last re-entry. A tripped account is liquidated at
@@ -195,8 +195,8 @@ def permissions(
     smallest = rules.min_order * caps * equity
     active = turnover < rules.turnover * (1.0 - HEADROOM)
     can_fund = active & (rules.exposure * equity - gross > smallest)
-    room = rules.spread(caps * equity) - size > rules.spread(smallest)
-    increase = free & rules.spread(can_fund) & room
+    within_cap = rules.spread(caps * equity) - size > rules.spread(smallest)
+    increase = free & rules.spread(can_fund) & within_cap
     reduce = free & held & rules.spread(active)
     add = increase & held & (value > invested)
     if open_count is not None and slots is not None:

@@ -35,7 +35,7 @@ class Market:
             where nothing can be filled.
         fillable: bool, orders are filled at bar `t`.
         gone: bool, the symbol has had no tradable bar for `GONE_SESSIONS` sessions: delisted, out of the index or
-            masked. Judged from the past alone; should it return, it can be bought anew.
+            masked. Decided from the past alone; should it return, it can be bought anew.
         capacity: the most shares that one order decided at `t` may trade (participation x trailing mean volume);
             inf where no volume is known.
         impact: slippage beyond the base when an order takes the whole of `capacity`, as a fraction of notional;

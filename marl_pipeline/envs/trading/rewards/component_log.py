@@ -16,12 +16,12 @@ DOMINANT = 0.6
 """A component above this share of the absolute total drowns the others."""
 
 NOISE = 2.0
-"""Below this t-statistic the mean of a component cannot be told from zero."""
+"""Below this t-statistic the mean of a component cannot be distinguished from zero."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Moments of the C components over copies and active agents, at each of L steps: [L, C] float64."""
+    """Moments of the C components over environments and active agents, at each of L steps: [L, C] float64."""
 
     names: tuple[str, ...]
     mean: Tensor
@@ -30,7 +30,7 @@ class Recorded:
 
 
 class ComponentLog:
-    """Sums the components of a reward over the episodes under way in E copies of A agents.
+    """Sums the components of a reward over the episodes under way in E environments of A agents.
 
     Attributes:
         names: the C components.
@@ -47,7 +47,7 @@ class ComponentLog:
         self._history: deque[Tensor] = deque(maxlen=HISTORY)
 
     def reset(self, where: Tensor) -> None:
-        """Starts the sums anew in the copies where the [E] mask is True."""
+        """Starts the sums anew in the environments where the [E] mask is True."""
         kept = (~where).double()
         self.total = self.total * kept.view(-1, 1, 1)
         self.absolute = self.absolute * kept.view(-1, 1, 1)
@@ -64,7 +64,7 @@ class ComponentLog:
 
     @property
     def history(self) -> dict[str, Tensor]:
-        """Component -> [steps] float64, the mean over copies and active agents at each of the last steps."""
+        """Component -> [steps] float64, the mean over environments and active agents at each of the last steps."""
         mean = self.recorded().mean
         return {name: mean[:, column] for column, name in enumerate(self.names)}
 
@@ -77,7 +77,8 @@ class ComponentLog:
         """Of the episodes under way, by component.
 
         Returns:
-            sum: mean over copies and agents of the episode's sum; absolute: the same of absolute values; share: of the
+            sum: mean over environments and agents of the episode's sum; absolute: the same of absolute values; share:
+                of the
             absolute total of all components; per_step: sum over the steps of the episode.
         """
         absolute = self.absolute.mean((0, 1))
@@ -113,7 +114,7 @@ class Balance:
         share: of the absolute total of all components.
         signal_to_noise: |mean| / deviation.
         flags: of "dominant" (above `DOMINANT` of the absolute total), "collapsed" (one value throughout) and
-            "no signal" (its mean cannot be told from 0, agents of one step taken as one observation).
+            "no signal" (its mean cannot be distinguished from 0, agents of one step taken as one observation).
     """
 
     component: str
@@ -125,7 +126,7 @@ class Balance:
 
 
 def check_balance(recorded: Recorded) -> tuple[Balance, ...]:
-    """Judges the components of a reward by what was recorded of them.
+    """Assesses the components of a reward by what was recorded of them.
 
     Raises:
         ValueError: fewer than two steps.

@@ -80,7 +80,7 @@ class RewardScheme:
         return {group: scheme.log for group, scheme in paid.items() if scheme is not None}
 
     def reset(self, where: Tensor) -> None:
-        """New episodes in the copies where the [E] mask is True."""
+        """Starts new episodes in the environments where the [E] mask is True."""
         self.net, self.own = (last * (~where).unsqueeze(-1) for last in (self.net, self.own))
         if self.shaper is not None:
             self.shaper.reset(where)

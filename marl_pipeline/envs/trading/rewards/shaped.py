@@ -204,7 +204,7 @@ class RewardShaper:
         self.state = TradeState.fresh(num_envs, size, device)
 
     def reset(self, where: Tensor) -> None:
-        """Forgets the copies where the [E] mask is True."""
+        """Forgets the environments where the [E] mask is True."""
         envs, size = self.state.basis.shape
         fresh = TradeState.fresh(envs, size, self.state.basis.device)
         self.state = self.state.where(where.unsqueeze(-1).expand(envs, size), fresh)

@@ -149,7 +149,7 @@ def test_a_seed_fixes_the_rows() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_an_agent_that_dies_is_terminated_once_and_stands_still_until_the_copy_ends() -> None:
+def test_an_agent_that_dies_is_terminated_once_and_stands_still_until_the_episode_ends() -> None:
     env = GymnasiumVectorEnv(
         lambda seed: Mortal(1, seed),
         group="workers",
@@ -185,7 +185,7 @@ def test_stable_baselines3_learns_on_it_with_masks() -> None:
     assert env.action_masks()[np.arange(10), chosen].all()
 
 
-def test_stable_baselines3_is_told_what_ended_and_how() -> None:
+def test_stable_baselines3_reports_what_ended_and_how() -> None:
     env = StableBaselines3VecEnv(make_trading("accounts", num_envs=2))
     env.reset()
     for _ in range(EPISODE):
@@ -285,22 +285,26 @@ def script(make: MakeEnvironment) -> tuple[Script, list[dict[str, float]]]:
         actions.append(random_actions(env.groups, step, generator))
         step = env.step(actions[-1])
         rewards.append(
-            {f"{g}_{i}": float(r) for g, told in step.groups.items() for i, r in enumerate(told.reward[0].tolist())}
+            {
+                f"{g}_{i}": float(r)
+                for g, group_step in step.groups.items()
+                for i, r in enumerate(group_step.reward[0].tolist())
+            }
         )
     return actions, rewards
 
 
 def through_gymnasium(make: MakeEnvironment, actions: Script) -> Played:
-    turn, group = iter(actions), next(iter(actions[0]))
-    env = GymnasiumVectorEnv(make, group=group, others=lambda _: without(group, next(turn)))
+    upcoming, group = iter(actions), next(iter(actions[0]))
+    env = GymnasiumVectorEnv(make, group=group, others=lambda _: without(group, next(upcoming)))
     env.reset(seed=11)
     for action in actions:
         yield {f"{group}_{i}": float(r) for i, r in enumerate(env.step(action[group][0].numpy())[1])}
 
 
 def through_stable_baselines3(make: MakeEnvironment, actions: Script) -> Played:
-    turn, group = iter(actions), next(iter(actions[0]))
-    env = StableBaselines3VecEnv(make, group=group, others=lambda _: without(group, next(turn)))
+    upcoming, group = iter(actions), next(iter(actions[0]))
+    env = StableBaselines3VecEnv(make, group=group, others=lambda _: without(group, next(upcoming)))
     env.seed(11)
     env.reset()
     for action in actions:

@@ -21,7 +21,7 @@ from marl_pipeline.envs.protocol import Discrete, GroupSpec, GroupStep, Timestep
 EPISODE = 6
 
 
-class Team:
+class LeavingAgents:
     """Everyone there earns 1 a step. Agent 0 is always there; 1 dies and 2 is truncated after 3 steps; 3 comes after 2;
     4 never comes. Episodes of EPISODE steps are truncated."""
 
@@ -65,24 +65,24 @@ class Team:
 
 
 def test_the_team_keeps_the_protocol() -> None:
-    check_environment(lambda: Team(2, 0), steps=30)
+    check_environment(lambda: LeavingAgents(2, 0), steps=30)
 
 
 def test_a_row_ends_once_as_a_monitor_counts() -> None:
-    vector = StableBaselines3VecEnv(lambda seed: Team(1, seed))
+    vector = StableBaselines3VecEnv(lambda seed: LeavingAgents(1, seed))
     watched = VecMonitor(vector)
     watched.reset()
     own: dict[int, list[Any]] = {row: [] for row in range(5)}
     monitored: dict[int, list[float]] = {row: [] for row in range(5)}
-    cut: dict[int, set[bool]] = {row: set() for row in range(5)}
+    truncated: dict[int, set[bool]] = {row: set() for row in range(5)}
     for _ in range(2 * EPISODE):
         vector.step_async(np.zeros(5, dtype=np.int64))
         observation, _, done, infos = vector.step_wait()
         for row in np.flatnonzero(done):
             own[row].append((infos[row]["episode"]["r"], infos[row]["episode"]["l"]))
-            cut[row].add(infos[row]["TimeLimit.truncated"])
+            truncated[row].add(infos[row]["TimeLimit.truncated"])
     assert own == {0: [(6.0, 6)] * 2, 1: [(3.0, 3)] * 2, 2: [(3.0, 3)] * 2, 3: [(4.0, 4)] * 2, 4: []}
-    assert cut == {0: {True}, 1: {False}, 2: {True}, 3: {True}, 4: set()}
+    assert truncated == {0: {True}, 1: {False}, 2: {True}, 3: {True}, 4: set()}
     watched.reset()
     for step in range(2 * EPISODE):
         observation, _, done, infos = watched.step(np.zeros(5, dtype=np.int64))
@@ -93,8 +93,8 @@ def test_a_row_ends_once_as_a_monitor_counts() -> None:
     assert monitored == {0: [6.0] * 2, 1: [3.0] * 2, 2: [3.0] * 2, 3: [4.0] * 2, 4: []}
 
 
-def test_gymnasium_is_told_the_same() -> None:
-    env = GymnasiumVectorEnv(lambda seed: Team(1, seed))
+def test_gymnasium_reports_the_same() -> None:
+    env = GymnasiumVectorEnv(lambda seed: LeavingAgents(1, seed))
     env.reset()
     ends = []
     for step in range(EPISODE):
@@ -106,7 +106,7 @@ def test_gymnasium_is_told_the_same() -> None:
 
 
 def test_pettingzoo_truncates_one_and_goes_on_and_takes_it_back_in() -> None:
-    env = PettingZooParallelEnv(lambda seed: Team(1, seed))
+    env = PettingZooParallelEnv(lambda seed: LeavingAgents(1, seed))
     env.reset()
     for _ in range(3):
         observations, _, terminated, truncated, _ = env.step(dict.fromkeys(env.agents, 0))
@@ -114,7 +114,9 @@ def test_pettingzoo_truncates_one_and_goes_on_and_takes_it_back_in() -> None:
     assert [name for name, ended in truncated.items() if ended] == ["g_2"]
     assert observations["g_2"]["observation"].tolist() == [4.0]
     assert env.agents == ["g_0", "g_3", "g_4"]
-    back = OutsideEnvironment(1, lambda: PettingZooParallelEnv(lambda seed: Team(1, seed)), name="team", seed=0)
+    back = OutsideEnvironment(
+        1, lambda: PettingZooParallelEnv(lambda seed: LeavingAgents(1, seed)), name="team", seed=0
+    )
     back.reset()
     for _ in range(3):
         step = back.step({"g": torch.zeros(1, 5, dtype=torch.int64)}).groups["g"]
@@ -125,8 +127,8 @@ def test_pettingzoo_truncates_one_and_goes_on_and_takes_it_back_in() -> None:
     assert (bool(after.present[0, 2]), float(after.discount[0, 2])) == (False, 0.0)
 
 
-def test_rllib_is_told_of_a_truncation_that_is_no_end() -> None:
-    env = RLlibMultiAgentEnv(lambda seed: Team(1, seed))
+def test_rllib_reports_a_truncation_that_is_no_termination() -> None:
+    env = RLlibMultiAgentEnv(lambda seed: LeavingAgents(1, seed))
     observations, infos = env.reset()
     episode = MultiAgentEpisode(observation_space=env.observation_spaces, action_space=env.action_spaces)
     episode.add_env_reset(observations=observations, infos=infos)
@@ -148,10 +150,10 @@ def test_rllib_is_told_of_a_truncation_that_is_no_end() -> None:
     "kind", [StableBaselines3VecEnv, GymnasiumVectorEnv, PettingZooParallelEnv, RLlibMultiAgentEnv]
 )
 def test_adapters_close_what_they_made(kind: Any) -> None:
-    made: list[Team] = []
+    made: list[LeavingAgents] = []
 
-    def make(seed: int) -> Team:
-        made.append(Team(1, seed))
+    def make(seed: int) -> LeavingAgents:
+        made.append(LeavingAgents(1, seed))
         return made[-1]
 
     env = kind(make)

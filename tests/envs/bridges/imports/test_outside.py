@@ -1,4 +1,4 @@
-"""Outside environments speak the protocol: every kind of space, agents that leave, masks, and the same rewards."""
+"""Outside environments implement the protocol: every kind of space, agents that leave, masks, and the same rewards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.envs.bridges.exports.test_adapters import Mortal
 
 class Party(ParallelEnv):  # type: ignore[misc]
     """Two guests (masked choices, the mask in the observation), a host (multi-discrete, the mask in the infos) and a
-    dog (a box of unequal bounds). Guest 1 dies at step 2, the dog is cut at step 3, the rest at step 5."""
+    dog (a box of unequal bounds). Guest 1 dies at step 2, the dog is truncated at step 3, the rest at step 5."""
 
     def __init__(self, noise: bool = False) -> None:
         self.possible_agents = ["guest_0", "host", "guest_1", "dog_0"]
@@ -58,7 +58,7 @@ class Party(ParallelEnv):  # type: ignore[misc]
         self.agents, self.clock = list(self.possible_agents), 0
         self.random = np.random.default_rng(None if self.noise else seed)
         self.number = float(self.random.uniform())
-        return self.told(self.agents)
+        return self.observed(self.agents)
 
     def step(self, actions: Mapping[str, Any]) -> Any:
         assert set(actions) == set(self.agents)
@@ -67,13 +67,13 @@ class Party(ParallelEnv):  # type: ignore[misc]
         playing, self.clock = self.agents, self.clock + 1
         rewards = {agent: float(np.sum(actions[agent])) for agent in playing}
         died = {agent: agent == "guest_1" and self.clock == 2 for agent in playing}
-        cut = {agent: (agent == "dog_0" and self.clock == 3) or self.clock == 5 for agent in playing}
+        truncated = {agent: (agent == "dog_0" and self.clock == 3) or self.clock == 5 for agent in playing}
         self.number = float(self.random.uniform())
-        self.agents = [agent for agent in playing if not died[agent] and not cut[agent]]
-        observations, infos = self.told(playing)
-        return observations, rewards, died, cut, infos
+        self.agents = [agent for agent in playing if not died[agent] and not truncated[agent]]
+        observations, infos = self.observed(playing)
+        return observations, rewards, died, truncated, infos
 
-    def told(self, agents: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def observed(self, agents: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         seen = np.full((2, 2), self.number, dtype=np.float32)
         guest = {"observation": seen, "action_mask": np.array([1, self.clock % 2, 0], dtype=np.int8)}
         everything = {
@@ -92,12 +92,12 @@ class Waiting(Party):
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed)
         self.agents = [agent for agent in self.possible_agents if agent != "dog_0"]
-        return self.told(self.agents)
+        return self.observed(self.agents)
 
     def step(self, actions: Mapping[str, Any]) -> Any:
-        observations, rewards, died, cut, infos = super().step(actions)
+        observations, rewards, died, truncated, infos = super().step(actions)
         self.agents = []
-        return observations, rewards, dict.fromkeys(died, True), cut, infos
+        return observations, rewards, dict.fromkeys(died, True), truncated, infos
 
 
 def party(num_envs: int = 2, *, noise: bool = False) -> OutsideEnvironment:
@@ -121,7 +121,7 @@ def test_agents_of_equal_spaces_form_a_group_and_spaces_cross() -> None:
     assert step.groups["host"].action_mask.tolist() == [[[True, False, False, True, True]]] * 2
     assert step.groups["host"].observation["observation"].tolist() == [[[1.0, 0.0, 0.0, 0.0]]] * 2
     assert step.groups["dog"].observation["observation"][:, 0, :2].tolist() == [[0.0, 1.0]] * 2
-    assert step.state[0, 0] != step.state[1, 0]  # copies have seeds of their own
+    assert step.state[0, 0] != step.state[1, 0]  # environments have seeds of their own
 
 
 def test_actions_arrive_in_the_outside_spaces() -> None:
@@ -140,7 +140,7 @@ def test_actions_arrive_in_the_outside_spaces() -> None:
     assert step.team_reward.tolist() == [17.0]
 
 
-def test_agents_leave_and_the_last_cut_ends_the_episode() -> None:
+def test_agents_leave_and_the_last_truncation_ends_the_episode() -> None:
     env, generator = party(1), torch.Generator().manual_seed(0)
     step = env.reset()
     present, acts, discount, over = [], [], [], []
@@ -152,10 +152,10 @@ def test_agents_leave_and_the_last_cut_ends_the_episode() -> None:
         discount.append([flag for name in names for flag in step.groups[name].discount[0].int().tolist()])
         over.append((bool(step.terminated[0]), bool(step.truncated[0])))
     assert acts == [[1, 1, 1, 1], [1, 0, 1, 1]] + [[1, 0, 1, 0]] * 4
-    # the dog is cut at step 3: what it sees there has a value, and nothing has after that
+    # the dog is truncated at step 3: what it sees there has a value, and nothing has after that
     assert present == discount == [[1, 1, 1, 1], [1, 0, 1, 1], [1, 0, 1, 1]] + [[1, 0, 1, 0]] * 3
     assert over == [(False, False)] * 4 + [(False, True)] * 2
-    assert step.team_reward.tolist() == [0.0]  # a copy that is over stands still
+    assert step.team_reward.tolist() == [0.0]  # an environment that is over stands still
     assert not env.reset().done.any()
 
 

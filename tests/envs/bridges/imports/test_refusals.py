@@ -24,7 +24,7 @@ from marl_pipeline.errors import UserError
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
-class Turns(ParallelEnv):  # type: ignore[misc]
+class TurnBased(ParallelEnv):  # type: ignore[misc]
     """Two players move in turn; who waits has a mask of zeros. `change` alters the answers of one step."""
 
     metadata = {"name": "turns"}  # noqa: RUF012
@@ -66,8 +66,8 @@ class Turns(ParallelEnv):  # type: ignore[misc]
         self.closed += 1
 
 
-def turns(change: Callable[[int, list[Any]], Any] | None = None, **options: Any) -> OutsideEnvironment:
-    return OutsideEnvironment(1, lambda: Turns(change, **options), name="turns", seed=0)
+def turn_based(change: Callable[[int, list[Any]], Any] | None = None, **options: Any) -> OutsideEnvironment:
+    return OutsideEnvironment(1, lambda: TurnBased(change, **options), name="turns", seed=0)
 
 
 def play(env: OutsideEnvironment, steps: int) -> list[Any]:
@@ -79,7 +79,7 @@ def play(env: OutsideEnvironment, steps: int) -> list[Any]:
 
 
 def test_whoever_may_do_nothing_waits() -> None:
-    env = turns()
+    env = turn_based()
     seen = play(env, 4)
     assert [step.groups["p"].acts.tolist() for step in seen] == [[[True, False]], [[False, True]]] * 2 + [
         [[True, False]]
@@ -88,13 +88,13 @@ def test_whoever_may_do_nothing_waits() -> None:
     assert seen[0].groups["p"].action_mask.tolist() == [[[True, True, False], [True, True, True]]]
     moves = env._worlds[0].moves  # type: ignore[attr-defined]
     assert [move[f"p_{1 - k % 2}"] for k, move in enumerate(moves)] == [4] * 4  # whoever waits is given action 0
-    check_environment(turns, steps=30)
+    check_environment(turn_based, steps=30)
 
 
 def test_a_mask_that_leaves_nobody_a_move_is_named_with_its_step() -> None:
     message = "'turns', agent 'p_0', episode 1, step 3: its action mask allows nothing, and no other agent may act"
     with pytest.raises(UserError, match=message):
-        play(turns(stuck=3), 4)
+        play(turn_based(stuck=3), 4)
 
 
 def at(step: int, part: int, agent: str, value: Any) -> Callable[[int, list[Any]], Any]:
@@ -156,7 +156,7 @@ ROW = np.zeros(3, np.float32)
 )
 def test_what_cannot_be_is_refused_in_one_line(change: Callable[[int, list[Any]], Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
-        play(turns(change), 5)
+        play(turn_based(change), 5)
     assert "\n" not in str(refused.value)
     assert "'turns'" in str(refused.value)
 
@@ -286,10 +286,10 @@ def test_spaces_that_change_are_refused() -> None:
 
 
 def test_every_environment_is_closed_once_also_when_building_fails() -> None:
-    built: list[Turns] = []
+    built: list[TurnBased] = []
 
-    def build() -> Turns:
-        built.append(Turns())
+    def build() -> TurnBased:
+        built.append(TurnBased())
         if len(built) == 3:
             raise RuntimeError("no more sockets")
         return built[-1]
@@ -297,7 +297,7 @@ def test_every_environment_is_closed_once_also_when_building_fails() -> None:
     with pytest.raises(RuntimeError, match="no more sockets"):
         OutsideEnvironment(3, build, name="turns", seed=0)
     assert [one.closed for one in built] == [1, 1, 0]
-    env = OutsideEnvironment(2, lambda: built.append(Turns()) or built[-1], name="turns", seed=0)  # type: ignore[func-returns-value]
+    env = OutsideEnvironment(2, lambda: built.append(TurnBased()) or built[-1], name="turns", seed=0)  # type: ignore[func-returns-value]
     env.close()
     env.close()
     assert [one.closed for one in built[3:]] == [1, 1]

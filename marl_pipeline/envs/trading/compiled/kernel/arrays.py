@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Compiles as a part of what calls it (`play`)."""
+    """Compiles as a part of what calls it (`step`)."""
     return cast(F, _compiler(cache=False)(function))
 
 
@@ -152,7 +152,7 @@ class Entries(NamedTuple):
     own: Singles
 
 
-class Sight(NamedTuple):
+class ViewArrays(NamedTuple):
     """The arrays of `game.View`. Those of the directive are written where there is a master, `portfolio` where books
     are pooled."""
 

@@ -113,7 +113,7 @@ def _log(ratio_bits: Ints, log: Floats, log_bits: Ints, exponent: Floats) -> Non
 
 @compiled
 def _grow(floor: Floats, cash: Floats, net: Floats, before: Floats, equity: Floats, w: Sums) -> None:
-    """6 judge: equity after the mark, and in `w.log` the change of its logarithm."""
+    """6 limits: equity after the mark, and in `w.log` the change of its logarithm."""
     ratio = w.ratio
     for a in range(net.size):
         equity[a] = cash[a] + net[a]
@@ -133,7 +133,7 @@ def _switch(
     tripped: Bools,
     reentered: Bools,
 ) -> None:
-    """6 judge: the kill switch."""
+    """6 limits: the kill switch."""
     remaining = 1.0 - c.drawdown
     for a in range(size.size):
         flat = size[a] == 0.0
@@ -158,7 +158,7 @@ def _survive(
     halt: Ints,
     growth: Singles,
 ) -> None:
-    """6 judge: what the books earned, and which are out of the game."""
+    """6 limits: what the books earned, and which are out of the game."""
     scale = np.float32(c.reward_scale)
     for a in range(equity.size):
         growth[a] = np.float32(log[a]) * scale if old_alive[a] else np.float32(0.0)
@@ -169,7 +169,7 @@ def _survive(
 
 @compiled
 def _tally(e: int, opens: bool, c: Constants, floor: Floats, s: State, after: State, entries: Entries) -> None:
-    """6 judge: turnover, and a portfolio's running figures."""
+    """6 limits: turnover, and a portfolio's running figures."""
     if c.counts or c.pooled:
         for a in range(s.cash.shape[1]):
             turned = entries.notional[e, a] / max(entries.fill_equity[e, a], floor[a])
@@ -229,7 +229,7 @@ def _gross(c: Constants, g: Layout, value: Floats, gross: Floats, w: Sums) -> No
 def mark(
     first: int, last: int, c: Constants, m: Tables, s: State, master: Ints, after: State, entries: Entries, w: Sums
 ) -> None:
-    """Marks environments `first` .. `last` - 1, which `trade` has played: writes the books `after`."""
+    """Marks environments `first` .. `last` - 1, which `trade` has executed: writes the books `after`."""
     g = m.layout
     for e in range(first, last):
         following = min(s.bar[e] + 1, s.end[e])

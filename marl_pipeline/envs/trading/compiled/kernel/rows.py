@@ -72,25 +72,25 @@ def gather(row: NDArray[T], values: NDArray[T], account_of: Ints) -> None:
 
 
 @compiled
-def pool(g: Layout, values: Floats, room: Floats) -> Floats:
+def pool(g: Layout, values: Floats, out: Floats) -> Floats:
     """`limits.Rules.pool`: [N] to [A]."""
     if not g.pooled:
         return values
     if g.segmented:
-        for a in range(room.size):
-            room[a] = _total_of(values, g.order, g.bounds[a], g.bounds[a + 1])
+        for a in range(out.size):
+            out[a] = _total_of(values, g.order, g.bounds[a], g.bounds[a + 1])
     else:
-        room[0] = total(values)
-    return room
+        out[0] = total(values)
+    return out
 
 
 @compiled
-def spread(g: Layout, values: Floats, room: Floats) -> Floats:
+def spread(g: Layout, values: Floats, out: Floats) -> Floats:
     """`limits.Rules.spread`: [A] to [N]."""
     if not g.pooled:
         return values
     if g.segmented:
-        gather(room, values, g.account_of)
+        gather(out, values, g.account_of)
     else:
-        fill(room, values[0])
-    return room
+        fill(out, values[0])
+    return out

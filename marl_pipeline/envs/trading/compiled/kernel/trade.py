@@ -18,9 +18,9 @@ from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Floats,
     Ints,
     Layout,
-    Sight,
     State,
     Tables,
+    ViewArrays,
     compiled,
 )
 from marl_pipeline.envs.trading.compiled.kernel.rows import pool, spread
@@ -181,10 +181,10 @@ def _grant_slots(
         tier[n] = rank if opens else 3
         large += tier[n] == 0
         medium += tier[n] == 1
-    # Free slots less what goes to larger orders; then one pass in turn, without branches.
+    # Free slots less what goes to larger orders; then one pass in rotation, without branches.
     left_large, left_medium, left_small = free, free - large, free - large - medium
-    for turn in range(first, first + size):
-        n = turn - size if turn >= size else turn
+    for rank in range(first, first + size):
+        n = rank - size if rank >= size else rank
         left_large -= tier[n] == 0
         left_medium -= tier[n] == 1
         left_small -= tier[n] == 2
@@ -208,8 +208,8 @@ def _grant_slots_of(
         large += tier[n] == 0
         medium += tier[n] == 1
     left_large, left_medium, left_small = free, free - large, free - large - medium
-    for turn in range(first, first + size):
-        n = order[turn - size if turn >= size else turn]
+    for rank in range(first, first + size):
+        n = order[rank - size if rank >= size else rank]
         left_large -= tier[n] == 0
         left_medium -= tier[n] == 1
         left_small -= tier[n] == 2
@@ -358,18 +358,18 @@ def trade(
     c: Constants,
     m: Tables,
     s: State,
-    seen: Sight,
+    seen: ViewArrays,
     chosen: Ints,
     after: State,
     entries: Entries,
     w: Rows,
 ) -> int:
-    """Plays the orders of environments `first` .. `last` - 1, from the books `s` of which `seen` is the view.
+    """Executes the orders of environments `first` .. `last` - 1, from the books `s` of which `seen` is the view.
 
     Writes the entries of the ledger and, of the books after it, the cash.
 
     Returns:
-        How many of the chosen actions are none of the seven (they are played as HOLD; the caller raises).
+        How many of the chosen actions are none of the seven (they are executed as HOLD; the caller raises).
     """
     invalid, g = 0, m.layout
     for e in range(first, last):

@@ -1,4 +1,4 @@
-"""Masks and observations of a run of environments (`TensorEngine.look`)."""
+"""Masks and observations of a run of environments (`TensorEngine.observe`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Floats,
     Ints,
     Layout,
-    Sight,
     Singles,
     State,
     Tables,
+    ViewArrays,
     compiled,
 )
 from marl_pipeline.envs.trading.compiled.kernel.rows import fill, gather, largest, pool
@@ -26,7 +26,7 @@ class Standing(NamedTuple):
     """What the rules ask of an account; rows [A], or per symbol [N]."""
 
     trading: Bools  # may trade at all
-    funded: Bools  # may trade, and has room for exposure
+    funded: Bools  # may trade, and may add exposure
     slot: Bools  # may open a position
     most: Floats  # money of a position at its cap
     smallest: Floats  # money of the smallest order
@@ -171,11 +171,11 @@ def _permit(
         free = tradable[n] & in_play[n] & (trades[n] < most_trades)
         held = worth != 0.0
         reduce = free & held & trading[n]
-        room = free & funded[n] & (most[n] - abs(worth) > smallest[n])
-        increase = room & (held | slot[n])
+        within_cap = free & funded[n] & (most[n] - abs(worth) > smallest[n])
+        increase = within_cap & (held | slot[n])
         buy = reduce if worth < 0.0 else increase
         sell = reduce if worth > 0.0 else increase & c.shorting
-        add = room & held & (worth > invested[n])
+        add = within_cap & held & (worth > invested[n])
         allowed[n] = c.buys * buy + c.sells * sell + c.add * add + 1
 
 
@@ -261,8 +261,8 @@ def _observe_portfolio(e: int, a: int, c: Constants, s: State, seen: Singles, w:
 
 
 @compiled
-def look(
-    first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, w: Scratch, books: Standing, t: Standing
+def observe(
+    first: int, last: int, c: Constants, m: Tables, s: State, view: ViewArrays, w: Scratch, books: Standing, t: Standing
 ) -> None:
     """Writes the view of the books `s` of environments `first` .. `last` - 1.
 
@@ -271,7 +271,7 @@ def look(
     """
     size, g = w.size, m.layout
     for e in range(first, last):
-        value, halt, equity, caps = s.value[e], s.halt[e], s.equity[e], sight.caps[e]
+        value, halt, equity, caps = s.value[e], s.halt[e], s.equity[e], view.caps[e]
         for n in range(value.size):
             size[n] = abs(value[n])
         if c.pooled:
@@ -282,15 +282,15 @@ def look(
         if c.pooled:
             _sum_up(g, value, s.invested[e], w)
             for a in range(equity.size):
-                _observe_portfolio(e, a, c, s, sight.portfolio[e, a], w, books)
+                _observe_portfolio(e, a, c, s, view.portfolio[e, a], w, books)
             _repeat(g, books, t)
         if c.decide_every > 0:
             for a in range(equity.size):
                 row = s.directive[e, a]
-                sight.risk[e, a], sight.cap_share[e, a] = m.directives[row, 0], m.directives[row, 1]
-                sight.slots[e, a] = _slots(c, m.directives[row, 2])
+                view.risk[e, a], view.cap_share[e, a] = m.directives[row, 0], m.directives[row, 1]
+                view.slots[e, a] = _slots(c, m.directives[row, 2])
                 for column in range(m.directives.shape[1]):
-                    sight.observed[e, a, column] = m.directives[row, column]
+                    view.observed[e, a, column] = m.directives[row, column]
         now, invested = s.bar[e], s.invested[e]
-        _permit(c, m.tradable[now], m.in_play, s.trades[e], value, invested, sight.allowed[e], t)
-        _observe(m.log_bars, value, invested, s.duration[e], s.idle[e], sight.positions[e], t)
+        _permit(c, m.tradable[now], m.in_play, s.trades[e], value, invested, view.allowed[e], t)
+        _observe(m.log_bars, value, invested, s.duration[e], s.idle[e], view.positions[e], t)

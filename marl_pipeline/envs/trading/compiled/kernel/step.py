@@ -1,5 +1,5 @@
-"""What is called: a step of a run of environments, and a look at them, each in one call: to hand over so many arrays
-takes time, and holds Python's lock.
+"""The entry points of the kernel: `step` and `observe` for a run of environments. Each is one call: to hand over so
+many arrays takes time, and holds Python's lock.
 """
 
 from __future__ import annotations
@@ -9,10 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from marl_pipeline.envs.trading.compiled.kernel import look as looking
-from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Ints, Sight, State, Tables, cached
-from marl_pipeline.envs.trading.compiled.kernel.look import Scratch, Standing
+from marl_pipeline.envs.trading.compiled.kernel import observe as observing
+from marl_pipeline.envs.trading.compiled.kernel.arrays import (
+    Constants,
+    Entries,
+    Ints,
+    State,
+    Tables,
+    ViewArrays,
+    cached,
+)
 from marl_pipeline.envs.trading.compiled.kernel.mark import Sums, mark
+from marl_pipeline.envs.trading.compiled.kernel.observe import Scratch, Standing
 from marl_pipeline.envs.trading.compiled.kernel.trade import Rows, trade
 
 
@@ -33,38 +41,38 @@ class Memory(NamedTuple):
         return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
 
 
-def _entries(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
+def _entry_points(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
     """The phases live in other files: numba's cache does not watch those, but it does what a function closes over."""
 
     @cached
-    def play(
+    def step(
         first: int,
         last: int,
         c: Constants,
         m: Tables,
         s: State,
-        seen: Sight,
+        seen: ViewArrays,
         chosen: Ints,
         master: Ints,
         after: State,
         entries: Entries,
-        sight: Sight,
+        view: ViewArrays,
         memory: Memory,
     ) -> int:
-        """Plays environments `first` .. `last` - 1. Returns what `trade` does."""
+        """Steps environments `first` .. `last` - 1. Returns what `trade` does."""
         assert sources  # part of the closure, and so of the key of the cache
         invalid = trade(first, last, c, m, s, seen, chosen, after, entries, memory.rows)
         mark(first, last, c, m, s, master, after, entries, memory.sums)
-        looking.look(first, last, c, m, after, sight, memory.scratch, memory.books, memory.standing)
+        observing.observe(first, last, c, m, after, view, memory.scratch, memory.books, memory.standing)
         return invalid
 
     @cached
-    def look(first: int, last: int, c: Constants, m: Tables, s: State, sight: Sight, memory: Memory) -> None:
-        """See `kernel.look.look`."""
+    def observe(first: int, last: int, c: Constants, m: Tables, s: State, view: ViewArrays, memory: Memory) -> None:
+        """See `kernel.observe.observe`."""
         assert sources
-        looking.look(first, last, c, m, s, sight, memory.scratch, memory.books, memory.standing)
+        observing.observe(first, last, c, m, s, view, memory.scratch, memory.books, memory.standing)
 
-    return play, look
+    return step, observe
 
 
 def _fingerprint() -> int:
@@ -74,4 +82,4 @@ def _fingerprint() -> int:
     return int.from_bytes(digest[:6], "big") | 1 << 48
 
 
-play, look = _entries(_fingerprint())
+step, observe = _entry_points(_fingerprint())
