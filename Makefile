@@ -78,8 +78,8 @@ lock: setup ## Resolves requirements.lock again, keeping what still fits
 		sed 's/+cpu$$//' $(LOCK).new; } > $(LOCK)
 	@rm -f $(LOCK).new
 
-mutants: setup ## Plants small faults one at a time and lists those that no test notices (ARGS="--sample 2 --jobs 2")
-	@$(BIN)/python tools/mutants.py $(ARGS)
+mutants: setup ## Plants small faults one at a time and lists those that no test notices (ARGS="--sample 50 --seed 1")
+	@$(BIN)/python -m tools.mutants $(ARGS)
 
 figures: setup ## Makes the figures of README and docs again (ONLY="name ...")
 	@$(BIN)/marl figures $(ONLY)

@@ -1,5 +1,5 @@
-"""Whether bars keep the hours of the exchange that `data.calendar` names: bars of another exchange, and hourly bars
-that are stamped at their end, are refused before a rule hides what is right.
+"""Whether bars keep the hours of the exchange that `data.calendar` names: bars of another exchange are refused before a
+rule hides what is right.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from marl_pipeline.data.calendar import HOUR, schedule, session_index
+from marl_pipeline.data.calendar import schedule, session_index
 from marl_pipeline.data.dataset import TimeArray
 from marl_pipeline.data.hourly import NEUTRAL, expected_hours
 from marl_pipeline.errors import UserError
@@ -35,9 +35,6 @@ FITS = 0.1
 """Bars outside the sessions and sessions without bars, as shares added up, below which a calendar fits."""
 NOTED_SHARE, NOTED_FIT = 0.01, 0.005
 """The same for what is noted only: the holidays of one exchange on the calendar of another."""
-END_SHARE, END_SESSIONS = 0.8, 3
-"""Share of the sessions that have a bar at their close and none at their open, and the fewest of them, from which on
-stamps name the ends of bars."""
 MOST_STAMPS = 20_000
 """The latest stamps that a calendar is held against."""
 
@@ -106,31 +103,3 @@ def _misfit(stamps: TimeArray, frequency: str, calendar: str) -> float:
     wanted = int(((expected >= stamps[0]) & (expected <= stamps[-1])).sum())
     inside = session_index(stamps, frequency, calendar) >= 0
     return float((~inside).mean()) + max(0.0, 1.0 - int(inside.sum()) / max(wanted, 1))
-
-
-def refuse_end_stamps(stamps: TimeArray, calendar: str) -> None:
-    """Refuses hourly bars whose stamps name their ends: sessions with a bar at the close and none at the open.
-
-    Args:
-        stamps: [n] datetime64[us] in UTC.
-
-    Raises:
-        UserError: nearly every session looks like that.
-    """
-    distinct = np.unique(stamps)
-    days = schedule(calendar, distinct)
-    session = session_index(distinct, "1Hour", calendar)
-    inside = session >= 0
-    used = np.bincount(session[inside], minlength=len(days.open)) >= 2
-    begun = np.zeros(len(days.open), dtype=bool)
-    begun[session[inside][distinct[inside] <= days.open[session[inside]]]] = True
-    after = np.searchsorted(distinct, days.close)
-    last = distinct[np.minimum(after, len(distinct) - 1)]
-    ended = (last >= days.close) & (last < days.close + HOUR)
-    ended[:-1] &= last[:-1] < days.open[1:]
-    if used.sum() >= END_SESSIONS and (ended & ~begun)[used].mean() >= END_SHARE:
-        first = pd.Timestamp(distinct[inside][0]).tz_localize("UTC").tz_convert(days.zone)
-        raise UserError(
-            f"bars: timestamps name the end of bars, not their start (no bar starts when {calendar} opens, one when it "
-            f"closes; the first is {first:%Y-%m-%d %H:%M} there); set data.stamp to end"
-        )

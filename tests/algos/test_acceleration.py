@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from tests.algos.off_policy_runs import assert_equal_states
+from tests.learning import OverSeeds
 
 ON_POLICY = {"horizon": 25, "epochs": 2, "minibatches": 1}
 OFF_POLICY = {"train_freq": 25, "gradient_steps": 2, "batch": 16, "buffer_size": 1000, "learning_starts": 100}
@@ -33,12 +35,12 @@ RECURRENT: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def learner(name: str, given: Mapping[str, Any] | None = None, **acceleration: Any) -> Algorithm:
-    environment = SimpleSpread(4, seed=0)
+def learner(name: str, given: Mapping[str, Any] | None = None, seed: int = 0, **acceleration: Any) -> Algorithm:
+    environment = SimpleSpread(4, seed=seed)
     changes = {**(given or SMALL[name]), "acceleration": {"precision": "float32", "compile": False} | acceleration}
     settings = registry.choose(name, changes).settings
     inputs = DenseInputs(environment.groups)
-    return registry.build(name, environment, inputs, settings, seed=0, timesteps=10_000)
+    return registry.build(name, environment, inputs, settings, seed=seed, timesteps=10_000)
 
 
 def after(algorithm: Algorithm, iterations: int) -> dict[str, float]:
@@ -48,23 +50,34 @@ def after(algorithm: Algorithm, iterations: int) -> dict[str, float]:
 
 
 def test_every_algorithm_is_here() -> None:
-    assert set(SMALL) == set(registry.ALGORITHMS)
+    assert set(SMALL) == set(registry.ALGORITHMS) - {"hierarchy"}, "which is PPO and MAPPO, on the market only"
+
+
+def rounding(name: str, given: Mapping[str, Any] | None, seed: int) -> float:
+    """By how much bfloat16 changes the figures of each of four iterations at most: 1 is a tenth and 0.05.
+
+    Every iteration starts from where the exact run is: on its own the rounded one soon acts otherwise, because Adam's
+    first steps follow the signs of gradients, the smallest included, and near ties between actions fall the other way.
+    """
+    exact, rounded = learner(name, given, seed), learner(name, given, seed, precision="bfloat16")
+    worst = 0.0
+    for _ in range(4):
+        rounded.load_state_dict(deepcopy(exact.state_dict()))
+        right, found = dict(exact.iterate().metrics), dict(rounded.iterate().metrics)
+        assert found != right
+        assert found.keys() == right.keys()
+        worst = max(worst, *(abs(found[key] - right[key]) / (0.1 * abs(right[key]) + 0.05) for key in right))
+    return worst
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_bfloat16_rounds_the_figures_and_no_more(name: str) -> None:
-    """Of the first iteration: later ones learn from other actions, because near ties are decided by rounding."""
-    exact, rounded = after(learner(name), 1), after(learner(name, precision="bfloat16"), 1)
-    assert rounded != exact
-    assert rounded == pytest.approx(exact, rel=0.1, abs=0.05)
+def test_bfloat16_rounds_the_figures_and_no_more(name: str, over_seeds: OverSeeds) -> None:
+    over_seeds(lambda seed: rounding(name, None, seed), at_most=1.0)
 
 
 @pytest.mark.parametrize("name", RECURRENT)
-def test_bfloat16_leaves_memories_in_float32(name: str) -> None:
-    exact = after(learner(name, RECURRENT[name]), 2)
-    rounded = after(learner(name, RECURRENT[name], precision="bfloat16"), 2)
-    assert rounded != exact
-    assert rounded == pytest.approx(exact, rel=0.1, abs=0.05)
+def test_bfloat16_leaves_memories_in_float32(name: str, over_seeds: OverSeeds) -> None:
+    over_seeds(lambda seed: rounding(name, RECURRENT[name], seed), at_most=1.0)
 
 
 @pytest.mark.slow

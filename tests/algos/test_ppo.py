@@ -7,10 +7,11 @@ import torch
 from pydantic import ValidationError
 
 from marl_pipeline.checkpoint import FileCheckpointer
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.learners import assert_same_bytes, learner, leaves, settings
 from tests.algos.targets import EPISODE, Targets
 from tests.algos.toy import Colours
+from tests.learning import OverSeeds
 
 VARIANTS = {
     "ppo": settings("ppo"),
@@ -23,24 +24,31 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "ippo", "mappo"])
-def test_every_kind_of_action_is_learned(algorithm):
+def test_every_kind_of_action_is_learned(algorithm, over_seeds: OverSeeds):
     network = {"normalise_inputs": False, "share_parameters": algorithm != "ippo"}
-    learned = learner(Targets(32, 0), settings(algorithm, network), timesteps=20 * 12 * 32)
-    before = float(greedy_returns(Targets(256, 9), learned.policy).mean())
-    for _ in range(20):
-        learned.iterate()
-    after = float(greedy_returns(Targets(256, 9), learned.policy).mean())
     best = EPISODE * 3.0  # the movers alone lose 3.3 by standing in the middle
-    assert before < 10
-    assert after > best - 0.5
+
+    def missing(seed: int) -> dict[str, float]:
+        learned = learner(Targets(32, seed), settings(algorithm, network), seed=seed, timesteps=20 * 12 * 32)
+        before = float(greedy_returns(Targets(256, 99), learned.policy).mean())
+        for _ in range(20):
+            learned.iterate()
+        return {
+            "untrained": best - before,
+            "trained": best - float(greedy_returns(Targets(256, 99), learned.policy).mean()),
+        }
+
+    over_seeds(missing, at_least={"untrained": 5.0}, at_most={"trained": 0.5})
 
 
-def test_masks_and_clocks_are_obeyed():
-    learned = learner(Colours(32, 0), settings("ppo"))
-    for _ in range(20):
-        learned.iterate()
-    returns = greedy_returns(Colours(64, 9), learned.policy)
-    assert float(returns.mean()) > 0.95 * 8 * 3
+def test_masks_and_clocks_are_obeyed(over_seeds: OverSeeds):
+    def share_of_the_best(seed: int) -> float:
+        learned = learner(Colours(32, seed), settings("ppo"), seed=seed)
+        for _ in range(20):
+            learned.iterate()
+        return float(greedy_returns(Colours(64, 99), learned.policy).mean()) / (8 * 3)
+
+    over_seeds(share_of_the_best, at_least=0.95)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -111,12 +119,16 @@ def test_the_learning_rate_follows_its_schedule():
     assert_same_bytes(learned.policy.module.state_dict(), before)
 
 
-def test_an_update_stops_when_the_policy_has_moved_far_enough():
-    def kl(target_kl):
+def test_an_update_stops_when_the_policy_has_moved_far_enough(over_seeds: OverSeeds):
+    def ratio(seed: int) -> float:
         rate = {"kind": "constant", "start": 0.1, "end": 0.1, "share": 1.0}
-        return learner(Targets(16, 0), settings("ppo", learning_rate=rate, target_kl=target_kl)).iterate().metrics
+        stopped, free = (
+            learner(Targets(16, seed), settings("ppo", learning_rate=rate, target_kl=target), seed=seed).iterate()
+            for target in (1e-3, None)
+        )
+        return stopped.metrics["choosers/kl"] / free.metrics["choosers/kl"]
 
-    assert kl(1e-3)["choosers/kl"] < 0.5 * kl(None)["choosers/kl"]
+    over_seeds(ratio, at_most=0.5)
 
 
 def test_the_team_reward_is_paid_to_all_alike():
@@ -138,12 +150,16 @@ def test_sequences_need_memory_and_divide_the_horizon():
         settings("ppo", {"recurrence": "gru"}, chunk=5)
 
 
-def test_bfloat16_changes_the_numbers_and_learns_all_the_same():
-    exact = learner(Targets(16, 0), settings("ppo"))
-    rough = learner(Targets(16, 0), settings("ppo", acceleration={"precision": "bfloat16", "compile": False}))
-    for _ in range(12):
-        exact.iterate()
-        metrics = rough.iterate().metrics
-    assert metrics["choosers/reward_per_step"] > 0.9
-    pairs = zip(leaves(exact.policy.module.state_dict()), leaves(rough.policy.module.state_dict()), strict=True)
-    assert any(not torch.equal(ours[1], theirs[1]) for ours, theirs in pairs)
+def test_bfloat16_changes_the_numbers_and_learns_all_the_same(over_seeds: OverSeeds):
+    def earned(seed: int) -> float:
+        exact = learner(Targets(16, seed), settings("ppo"), seed=seed)
+        rounded = settings("ppo", acceleration={"precision": "bfloat16", "compile": False})
+        rough = learner(Targets(16, seed), rounded, seed=seed)
+        for _ in range(12):
+            exact.iterate()
+            metrics = rough.iterate().metrics
+        pairs = zip(leaves(exact.policy.module.state_dict()), leaves(rough.policy.module.state_dict()), strict=True)
+        assert any(not torch.equal(ours[1], theirs[1]) for ours, theirs in pairs)
+        return metrics["choosers/reward_per_step"]
+
+    over_seeds(earned, at_least=0.9)

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from marl_pipeline.pipeline import dag
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.slow
 
 LONGER = {
     "sl_signals.epochs": 6,
@@ -38,7 +38,7 @@ LEARNING = ("sl_signals", "pretrain_encoder", "train_symbol_agents", "train_mast
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout after one undisturbed run."""
     root = full_checkout(tmp_path_factory.mktemp("finished"))
-    done = marl(root, *PROFILE, timeout=1200)
+    done = marl(root, *PROFILE)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "GO" in done.stdout
     assert str(root / "reports" / "rl_validation_summary.html") in done.stdout
@@ -143,7 +143,7 @@ def test_a_run_interrupted_in_every_way_ends_in_the_same_bytes_and_leaves_no_pro
         run.kill()
         run.wait()
     assert_empty(root)
-    done = marl(root, "run", timeout=1200)
+    done = marl(root, "run")
     assert done.returncode == 0, done.stderr[-4000:]
     assert lock(root) == lock(finished)
     assert_empty(root)

@@ -102,7 +102,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def marl(folder: Path, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+def marl(folder: Path, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "marl_pipeline.cli", *arguments],
         cwd=folder,

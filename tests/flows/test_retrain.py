@@ -37,7 +37,7 @@ def script(root: Path, body: str) -> subprocess.CompletedProcess[str]:
         env=environment(root),
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=1200,
         check=False,
     )
 

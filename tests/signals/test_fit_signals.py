@@ -13,6 +13,7 @@ from marl_pipeline.data.windows import active_version, expanding_refits
 from marl_pipeline.errors import UserError
 from marl_pipeline.progress import silent
 from marl_pipeline.signals.fit import FittedModel, fit_signals
+from tests.learning import OverSeeds
 from tests.signals.learnable_market import (
     WINDOW,
     InterruptAfter,
@@ -41,20 +42,33 @@ def fitted(
 @pytest.mark.parametrize(
     "model", ["MLP72", pytest.param("LSTM62", marks=pytest.mark.slow), pytest.param("GRU93", marks=pytest.mark.slow)]
 )
-def test_a_foreseeable_market_is_foreseen_out_of_sample(model: str) -> None:
+def test_a_foreseeable_market_is_foreseen_out_of_sample(model: str, over_seeds: OverSeeds) -> None:
     params = signal_params(models=(model,), epochs=5, max_samples=1500, first_fit=400, refit_every=300)
-    for one in fitted(learnable_market(700, 8), params)[1]:
-        assert one.metrics["oos_log_loss"] < one.metrics["oos_prior_log_loss"] - 0.02
-        assert one.metrics["oos_ic"] > 0.15
+
+    def worst_fit(seed: int) -> dict[str, float]:
+        metrics = [one.metrics for one in fitted(learnable_market(700, 8), params, seed=seed)[1]]
+        return {
+            "nats below the prior": min(one["oos_prior_log_loss"] - one["oos_log_loss"] for one in metrics),
+            "information coefficient": min(one["oos_ic"] for one in metrics),
+        }
+
+    over_seeds(worst_fit, at_least={"nats below the prior": 0.02, "information coefficient": 0.15})
 
 
-def test_nothing_is_foreseen_where_features_and_returns_are_strangers() -> None:
+def test_nothing_is_foreseen_where_features_and_returns_are_strangers(over_seeds: OverSeeds) -> None:
     dataset = learnable_market(700, 8)
     strangers = replace(dataset, features=learnable_market(700, 8, seed=5, gaps=False).features)
-    for one in fitted(strangers, signal_params(epochs=6, refit_every=200))[1]:
-        knows_nothing = min(one.metrics["oos_prior_log_loss"], np.log(3))
-        assert one.metrics["oos_log_loss"] > knows_nothing - 0.01
-        assert abs(one.metrics["oos_ic"]) < 0.1
+
+    def best_fit(seed: int) -> dict[str, float]:
+        metrics = [one.metrics for one in fitted(strangers, signal_params(epochs=6, refit_every=200), seed=seed)[1]]
+        return {
+            "nats below ignorance": max(
+                min(one["oos_prior_log_loss"], np.log(3)) - one["oos_log_loss"] for one in metrics
+            ),
+            "size of the information coefficient": max(abs(one["oos_ic"]) for one in metrics),
+        }
+
+    over_seeds(best_fit, at_most={"nats below ignorance": 0.01, "size of the information coefficient": 0.1})
 
 
 def test_signals_are_valid_from_the_first_fit_on_valid_rows_only() -> None:

@@ -24,9 +24,10 @@ from marl_pipeline.training.callbacks import (
     OpponentPool,
     Telemetry,
 )
-from marl_pipeline.training.loop import Callback, Played, Run, train
+from marl_pipeline.training.loop import Callback, EpisodeResults, Run, train
 from tests.algos.learners import assert_same_bytes, settings
 from tests.algos.toy import Colours
+from tests.learning import OverSeeds
 
 ITERATION = 12 * 16
 """Environment steps of one iteration: the horizon of `settings` in 16 environments."""
@@ -41,11 +42,12 @@ def run(
     *,
     iterations: int = 6,
     environment: Any = None,
+    seed: int = 0,
     checkpoint: Checkpointer | None = None,
     on_step: OnStep = silent,
 ) -> tuple[OnPolicy, Run]:
     environment = environment or Colours(16, 0)
-    algorithm = learner(environment)
+    algorithm = learner(environment, seed)
     done = train(
         algorithm,
         environment,
@@ -59,9 +61,9 @@ def run(
     return algorithm, done
 
 
-def scores(*values: float) -> Callable[[Policy], Played]:
+def scores(*values: float) -> Callable[[Policy], EpisodeResults]:
     following: Iterator[float] = iter(values)
-    return lambda policy: Played(torch.tensor([next(following)]))
+    return lambda policy: EpisodeResults(torch.tensor([next(following)]))
 
 
 def test_the_weights_of_the_best_evaluation_are_kept_and_the_earliest_of_equals() -> None:
@@ -188,9 +190,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, at: int) -> None
     def everything() -> tuple[list[Callback], Any]:
         stages = StagedEnvironment([lambda: Colours(16, 0), lambda: Colours(16, 1)])
 
-        def evaluate(policy: Policy) -> Played:
+        def evaluate(policy: Policy) -> EpisodeResults:
             values = torch.cat([weight.flatten() for weight in policy.module.parameters()])[:7].detach()
-            return Played(values, {"squared": values**2})
+            return EpisodeResults(values, {"squared": values**2})
 
         evaluation = GreedyEvaluation(evaluate, 2 * ITERATION, first=True)
         return [evaluation, KeepBest(), Curriculum((0, 3 * ITERATION)), Telemetry()], stages
@@ -208,9 +210,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, at: int) -> None
     assert callbacks[-1].state_dict() == curves
 
 
-def test_figures_become_curves_over_environment_steps() -> None:
-    telemetry = Telemetry()
-    run([telemetry])
-    steps, values = telemetry.curves["workers/reward_per_step"]
-    assert steps == [ITERATION * (k + 1) for k in range(6)]
-    assert values[-1] > values[0] + 0.3
+def test_figures_become_curves_over_environment_steps(over_seeds: OverSeeds) -> None:
+    def gain(seed: int) -> float:
+        telemetry = Telemetry()
+        run([telemetry], environment=Colours(16, seed), seed=seed)
+        steps, values = telemetry.curves["workers/reward_per_step"]
+        assert steps == [ITERATION * (k + 1) for k in range(6)]
+        return values[-1] - values[0]
+
+    over_seeds(gain, at_least=0.3)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from marl_pipeline.config import ValidateDataParams
 from marl_pipeline.data.calendar import utc_array
-from marl_pipeline.data.calendar_fit import refuse_end_stamps, refuse_other_calendar
+from marl_pipeline.data.calendar_fit import refuse_other_calendar
 from marl_pipeline.data.dataset import BoolArray
 from marl_pipeline.data.quality.catalogue import NOT_APPLIED, RULES, Need
 from marl_pipeline.data.quality.rules import HIDING, Flags, find_flags
@@ -74,7 +74,7 @@ def check(
         adjustment: `none`, `split` or `total`: what the prices already contain.
 
     Raises:
-        UserError: no bars; bars of another frequency or exchange, or stamped at their end; a severity for an unknown
+        UserError: no bars; bars of another frequency or exchange; a severity for an unknown
             rule, for none, or one that a rule cannot have. Findings of severity `fail` do not raise here: see
             `QualityResult.raise_fatal`.
     """
@@ -84,8 +84,6 @@ def check(
     stamps = utc_array(bars["timestamp"])
     refuse_other_spacing(bars["symbol"], stamps, frequency, "bars")
     note = refuse_other_calendar(stamps, frequency, calendar)
-    if frequency != "1Day":
-        refuse_end_stamps(stamps, calendar)
     table = sort_bars(bars, calendar=calendar, frequency=frequency)
     flags = find_flags(table, params, adjustment=adjustment)
     not_applied = _not_applied(bars, frequency, adjustment)
