@@ -112,3 +112,7 @@ def test_an_action_space_that_does_not_fit_is_the_users_mistake() -> None:
     chosen = registry.choose("idqn", {})
     with pytest.raises(UserError, match="one of n actions"):
         registry.build("idqn", world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=100)
+
+
+def test_one_environment_is_enough() -> None:
+    assert registry.choose("mappo", {"envs": 1}).envs == 1
