@@ -114,10 +114,9 @@ def bench_splits(
     for kind in KINDS:
         own = events[events["kind"] == kind]
         called = 0
-        for event in own.itertuples():
-            about = (
-                (found["symbol"] == event.symbol) & found["timestamp"].between(event.timestamp, event.until)
-            ).to_numpy()
+        for symbol, first, last in zip(own["symbol"], own["timestamp"], own["until"], strict=True):
+            near = (found["timestamp"] >= first) & (found["timestamp"] <= last)
+            about = (near & (found["symbol"] == symbol)).to_numpy()
             called += bool(about.any())
             taken |= about
         seen = sum((str(event.symbol), event.timestamp) in hidden for event in own.itertuples())

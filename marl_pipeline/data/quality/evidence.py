@@ -27,7 +27,8 @@ SPLIT, BAD_PRINT, UNMARKED, NEWS = range(4)
 RATES = {SPLIT: 1 / 1000, BAD_PRINT: 1 / 5000, UNMARKED: 1 / 6_000}
 """How often a bar of a symbol is one, before anything of it is seen."""
 NEWS_AT, NEWS_RATE, NEWS_TAIL = 5.0, 1 / 400, 3.0
-"""A bar moves by more than NEWS_AT standard deviations on news at that rate, and beyond by a Pareto law with this tail."""
+"""A bar moves by more than NEWS_AT standard deviations on news at that rate, beyond that by a Pareto law with this
+tail."""
 NEWS_WEIGHT = 500.0
 """How many symbols that rate is worth beside those seen at the same bar: on some days whole sectors have news."""
 PRINT_SPAN = 10.0
@@ -128,6 +129,6 @@ def _student(x: FloatArray, scale: FloatArray | float) -> FloatArray:
 
 
 def _heavy(x: FloatArray, centre: float, scale: float) -> FloatArray:
-    """The same around a centre, 0 where nothing is seen. Every explanation has such tails, so that a figure far from all
-    of them decides nothing."""
+    """The same around a centre, 0 where nothing is seen. Every explanation has such tails, so that a figure far from
+    all of them decides nothing."""
     return np.where(np.isfinite(x), _student(np.nan_to_num(x) - centre, scale), 0.0)

@@ -28,9 +28,9 @@ FEWEST, UNUSUAL = 0.12, 3.5
 """A step is weighed if its log is beyond both: this, and so many of the symbol's standard deviations."""
 LONGEST_GAP = 20
 """Bars without a symbol beyond which its uncertainty grows no more."""
-SURE, LIKELY, STAYS = 0.95, 0.5, 0.35
-"""Probability of a split that is enough on its own bar if the volume confirms it by CONFIRMED; of a split or a bad print
-to hide the bar; and of a split on the next bar, once the price has stayed."""
+SURE, LIKELY, STAYS = 0.95, 0.5, 0.45
+"""Probability of a split that is enough on its own bar if the volume confirms it by CONFIRMED; of a split or a bad
+print to hide the bar; and of a split on the next bar, once the price has stayed."""
 CONFIRMED = 2.0
 POSSIBLE = 0.05
 """Below this a step is no split, whatever the next bar shows."""
@@ -88,12 +88,8 @@ def find_moves(
     steps = _steps(bars, rows, missing, expected)
     excess = steps["excess"]
     at = np.flatnonzero(np.abs(excess) > np.maximum(FEWEST, UNUSUAL * steps["deviation"]))
-    seen = Evidence(
-        *(
-            steps[name][at]
-            for name in ("excess", "gap", "deviation", "moving", "others", "span", "log_shares", "log_money")
-        )
-    )
+    shown = ("excess", "gap", "deviation", "moving", "others", "span", "log_shares", "log_money")
+    seen = Evidence(*(steps[name][at] for name in shown))
     story = _Story(steps, at, judge(seen, float(np.log1p(split_tolerance))), split_tolerance)
     story.read()
     big = np.abs(np.expm1(excess)) > np.expm1(np.log1p(jump_return) * np.sqrt(steps["elapsed"]))
