@@ -32,6 +32,8 @@ SURE, LIKELY, STAYS = 0.95, 0.5, 0.45
 """Probability of a split that is enough on its own bar if the volume confirms it by CONFIRMED; of a split or a bad
 print to hide the bar; and of a split on the next bar, once the price has stayed."""
 CONFIRMED = 2.0
+STUCK = 0.2
+"""Share of bad prints that go on at their wrong scale: from the second bar on they are hidden as a split is."""
 POSSIBLE = 0.05
 """Below this a step is no split, whatever the next bar shows."""
 MENDED = 60
@@ -166,9 +168,11 @@ class _Story:
         if abs(excess[row] + excess[follows]) <= 0.5 * abs(excess[row]):
             return  # a bad print
         split = self.judged.probability[number, SPLIT]
+        prints = self.judged.probability[number, BAD_PRINT]
+        others = 1.0 - split - prints
+        split += STUCK * prints
         if split < POSSIBLE:
             return
-        others = 1.0 - split - self.judged.probability[number, BAD_PRINT]
         odds = np.log(max(split, 1e-12)) - np.log(max(others, 1e-12)) + float(self.steps["after"][follows])
         if odds > np.log(STAYS / (1.0 - STAYS)):
             self.ratio[follows] = self.judged.ratio[number]

@@ -355,9 +355,9 @@ def test_rows_that_cannot_be_judged_just_before_the_mending_stay_hidden() -> Non
         assert hidden.index[hidden["quarantined"]].tolist() == list(range(60, 80)), end
 
 
-def test_news_that_halves_a_price_on_heavy_trading_is_not_a_split() -> None:
+def test_news_that_about_halves_a_price_on_heavy_trading_is_not_a_split() -> None:
     bars = market(seed=3)
-    bars.loc[60:149, PRICES] *= 0.5
+    bars.loc[60:149, PRICES] *= 0.46
     bars.loc[60, "volume"] *= 12
     bars.loc[60, "high"] *= 1.2
     assert not hits(run(bars), "split_like")
