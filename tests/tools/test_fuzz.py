@@ -40,7 +40,7 @@ def test_a_number_format_guessed_from_the_first_cell_is_found(tmp_path: Path, mo
 
     monkeypatch.setattr(number_format, "_fits", guess)
     monkeypatch.setattr(number_format, "_between", lambda left, *_: left[-1])
-    assert kinds(tmp_path, range(150))["wrong"] > 0
+    assert kinds(tmp_path, range(60))["wrong"] > 0
 
 
 def test_a_month_taken_for_the_day_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_month_taken_for_the_day_is_found(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         written_dates, "_dated", lambda shape, fields, texts, order: _first_order(real, shape, fields, texts)
     )
-    assert kinds(tmp_path, range(150))["wrong"] > 0
+    assert kinds(tmp_path, range(60))["wrong"] > 0
 
 
 def _first_order(finish: object, shape: str, fields: object, texts: object) -> object:
