@@ -23,6 +23,11 @@ def kinds(folder: Path, indices: range) -> dict[str, int]:
     return counts
 
 
+def is_found(folder: Path) -> bool:
+    """Whether one of the first files is wrong."""
+    return any(outcome(draw(SEED, index), folder).kind == "wrong" for index in range(400))
+
+
 def test_a_file_is_the_same_whenever_it_is_drawn() -> None:
     assert draw(SEED, 3).data == draw(SEED, 3).data
     assert draw(SEED, 3).data != draw(SEED, 4).data
@@ -40,7 +45,7 @@ def test_a_number_format_guessed_from_the_first_cell_is_found(tmp_path: Path, mo
 
     monkeypatch.setattr(number_format, "_fits", guess)
     monkeypatch.setattr(number_format, "_between", lambda left, *_: left[-1])
-    assert kinds(tmp_path, range(60))["wrong"] > 0
+    assert is_found(tmp_path)
 
 
 def test_a_month_taken_for_the_day_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +54,7 @@ def test_a_month_taken_for_the_day_is_found(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         written_dates, "_dated", lambda shape, fields, texts, order: _first_order(real, shape, fields, texts)
     )
-    assert kinds(tmp_path, range(60))["wrong"] > 0
+    assert is_found(tmp_path)
 
 
 def _first_order(finish: object, shape: str, fields: object, texts: object) -> object:
