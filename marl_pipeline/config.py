@@ -132,12 +132,13 @@ class ValidateDataParams(Section):
 
 
 class BuildFeaturesParams(Section):
-    """Look-backs are in bars."""
+    """Look-backs are in bars. `custom` is a Python file with features of one's own; `data/not_set` means none."""
 
     window: Annotated[int, Field(ge=2)]
     scale_window: Annotated[int, Field(ge=20)]
     clip: Positive
     regime_window: Annotated[int, Field(ge=5)]
+    custom: str
 
 
 class SpansParams(Section):
