@@ -101,6 +101,10 @@ class DataParams(Section):
     calendar: str
     adjustment: Literal["none", "split", "total"]
     columns: Mapping[str, str]
+    number_format: str | None
+    date_format: str | None
+    stamp: Literal["start", "end"]
+    file_name: str | None
     universe: str
     sectors: str
     benchmark: str

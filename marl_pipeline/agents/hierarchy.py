@@ -16,7 +16,8 @@ from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.config import Section
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Discrete, Environment
+from marl_pipeline.errors import UserError
 from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 
 Tier = Literal["symbols", "master"]
@@ -35,7 +36,11 @@ class HierarchySettings(Section):
 
 
 class Hierarchy(OnPolicy):
-    """Implements `Algorithm` for the groups `symbols` and, where there is one, `master`."""
+    """Implements `Algorithm` for the groups `symbols` and, where there is one, `master`.
+
+    Raises:
+        UserError: the environment has other groups, or actions that are no choices; see `OnPolicy` too.
+    """
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Hierarchy(OnPolicy):
         timesteps: int,
         reduction: Reduction = NO_REDUCTION,
     ) -> None:
+        _require_tiers(environment)
         super().__init__(
             environment,
             inputs,
@@ -56,4 +62,18 @@ class Hierarchy(OnPolicy):
             reduction=reduction,
             learn=settings.learn,
             message=PooledIntents(),
+        )
+
+
+def _require_tiers(environment: Environment) -> None:
+    """Raises:
+    UserError: the environment is no trading market of symbols, with or without a master.
+    """
+    groups = environment.groups
+    discrete = all(isinstance(spec.actions, Discrete) for spec in groups.values())
+    if set(groups) not in ({"symbols"}, {"symbols", "master"}) or not discrete:
+        found = ", ".join(f"'{name}' ({type(spec.actions).__name__})" for name, spec in groups.items())
+        raise UserError(
+            "hierarchy: trains groups 'symbols' and 'master' with discrete actions, and this environment has "
+            f"{found}; choose market/portfolio or market/accounts"
         )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.config import load_params

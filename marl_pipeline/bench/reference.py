@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from marl_pipeline.experiments.curves import curves_of, draw
 from marl_pipeline.experiments.job import EVALUATIONS, TEST_SEED, Job
 from marl_pipeline.experiments.many import train_all

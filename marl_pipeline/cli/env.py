@@ -62,7 +62,7 @@ def record(
         str,
         typer.Option(help="random, hold, buy_and_hold, or a folder of weights such as models/rl/policies/hierarchy."),
     ] = "random",
-    episodes: Annotated[int, typer.Option(min=1, max=32_767, help="Played side by side.")] = 16,
+    episodes: Annotated[int, typer.Option(min=1, max=32_767, help="Recording side by side.")] = 16,
     steps: Annotated[int, typer.Option(min=0, help="Of an episode, from random starts; 0 plays the span.")] = 128,
     mode: Annotated[Mode, typer.Option()] = "portfolio",
     span: Annotated[
@@ -73,10 +73,10 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Plays episodes and writes them to one file, for `marl env monitor` and `marl env rewards`."""
-    from marl_pipeline.diagnostics.record import Played, record
+    from marl_pipeline.diagnostics.record import Recording, record
 
     root = repository()
-    played = Played(policy, mode, span, episodes, steps or None, seed)
+    played = Recording(policy, mode, span, episodes, steps or None, seed)
     recorded = record(root, _params(root, reward=reward), out, played)
     figures = {"file": str(out), "rows": len(recorded.table), "episodes": recorded.count, **recorded.about.as_json()}
     if as_json:
@@ -111,7 +111,7 @@ def rewards(
     ] = None,
     reward: Annotated[Preset, typer.Option(help="Whose components; a file brings its own.")] = "guide_v3_2",
     mode: Annotated[Mode, typer.Option(help="A file brings its own.")] = "portfolio",
-    episodes: Annotated[int, typer.Option(min=1, help="Played side by side by each policy.")] = 32,
+    episodes: Annotated[int, typer.Option(min=1, help="Recording side by side by each policy.")] = 32,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The picture; reports/reward_components.svg by default.")] = None,
     as_json: Json = False,

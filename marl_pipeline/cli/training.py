@@ -111,7 +111,7 @@ def train(
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="A run's folder, such as models/runs/mpe/simple_spread/qmix/0.")],
-    episodes: Annotated[int, typer.Option(min=2, help="Played side by side.")] = 512,
+    episodes: Annotated[int, typer.Option(min=2, help="EpisodeResults side by side.")] = 512,
     seed: Annotated[int, typer.Option(help="Of the episodes; 0 plays those of training's evaluations.")] = 0,
     device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="By default as in training.")] = None,
     as_json: Json = False,

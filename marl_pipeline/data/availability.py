@@ -18,7 +18,7 @@ import pandas as pd
 from marl_pipeline.config import DataParams, lag_of
 from marl_pipeline.data.calendar import exchange_zone, session_closes, utc_array
 from marl_pipeline.data.dataset import FloatArray, TimeArray
-from marl_pipeline.data.timestamps import OFFSET, localise, parse_timestamps
+from marl_pipeline.data.timestamps import Stamps, localise, parse_timestamps
 from marl_pipeline.errors import UserError
 
 Kind = Literal["day", "moment", "period"]
@@ -95,7 +95,7 @@ def read_dates(written: pd.Series, params: DataParams, path: str) -> Dates:
             )
         moments = localise(stamps.moments, params.timezone, path)
         return Dates(moments, "moment", moments)
-    days = _days_of(written, stamps.moments, params)
+    days = _days_of(stamps, params)
     if days is not None:
         return Dates(days, "day", days)
     return Dates(stamps.moments, "moment", stamps.moments)
@@ -208,19 +208,11 @@ def _periods(written: pd.Series) -> Dates | None:
     return Dates(last, "day" if daily else "period", first)
 
 
-def _days_of(written: pd.Series, moments: TimeArray, params: DataParams) -> TimeArray | None:
+def _days_of(stamps: Stamps, params: DataParams) -> TimeArray | None:
     """[K] midnight of the days that stamps with a zone stand for; None if they are moments."""
-    if isinstance(written.dtype, pd.DatetimeTZDtype):
-        clock = pd.DatetimeIndex(written).tz_localize(None)
-        if bool((clock == clock.normalize()).all()):
-            return clock.to_numpy().astype("datetime64[us]")
-    elif not pd.api.types.is_numeric_dtype(written):
-        texts = written.astype(str).str.strip()
-        if (bare := texts.str.replace(OFFSET, "", regex=True).str.strip()).str.contains(":").all():
-            read = pd.to_datetime(bare, format="ISO8601", errors="coerce")
-            if bool((read.notna() & (read == read.dt.normalize())).all()):
-                return read.to_numpy().astype("datetime64[us]")
-    utc = pd.DatetimeIndex(moments).tz_localize("UTC")
+    if stamps.dates is not None:
+        return stamps.dates
+    utc = pd.DatetimeIndex(stamps.moments).tz_localize("UTC")
     for zone in ("UTC", exchange_zone(params.calendar), params.timezone, *ELSEWHERE):
         local = utc if zone is None else utc.tz_convert(zone)
         local = local.tz_localize(None)

@@ -1,27 +1,23 @@
 """Written moments become datetime64[us], with what is needed to place them: did they name a zone, a time of day?
 
-Ambiguity is refused, never guessed: day before month or month before day, some stamps with a zone and some without.
+The order of day and month and the unit of a count are decided once, by all rows; what they leave open is refused.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from marl_pipeline.data.calendar import exchange_dates, utc_array
-from marl_pipeline.data.dataset import TimeArray
+from marl_pipeline.data.calendar import HOUR, exchange_dates, in_session, schedule, utc_array
+from marl_pipeline.data.dataset import BoolArray, TimeArray
+from marl_pipeline.data.written_dates import Dates, read_dates
 from marl_pipeline.errors import UserError
 
-OFFSET = r"(?:Z|UTC|[+-]\d{2}:?\d{2}|\d[+-]\d{2})\s*$"
-TIME_OF_DAY = r"\d:\d{2}|T\d{2}"
-
-EPOCH_UNITS = ((1e6, 1e8, 1e10), (1e3, 1e11, 1e13), (1.0, 1e14, 1e16), (1e-3, 1e17, 1e19))
-"""Numbers between these bounds count seconds, ms, us and ns since 1970 in UTC (1973 to 2286); microseconds in one."""
-
-DAY_FORMATS = ("%m/%d/%Y", "%d/%m/%Y")
-SHAPES = ("", " %H:%M", " %H:%M:%S")
+MOSTLY = 0.9
+"""Share of the sessions, or of the bars, that must show the habit of stamping ends."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +28,40 @@ class Stamps:
         moments: [K] datetime64[us]; in UTC if `aware`, else as the clock of an unnamed zone shows them. NaT where
             the input has none.
         aware: the input names its zone (or counts from an epoch, which is in UTC).
+        clock: [K] what the written clock shows where the input names offsets, else None.
+        style: how they were read, as `data.date_format` takes it; empty where nothing had to be decided.
+        period: `month`, `quarter` or `year` where the input names no days; `moments` are then the first days.
     """
 
     moments: TimeArray
     aware: bool
+    clock: TimeArray | None = None
+    style: str = ""
+    period: str | None = None
 
     @property
     def midnight(self) -> bool:
-        """Whether all are exactly midnight: dates rather than moments."""
-        known = self.moments[~np.isnat(self.moments)]
-        return bool((known == known.astype("datetime64[D]")).all())
+        """Whether all are exactly midnight, on the clock they were written by: dates rather than moments."""
+        return _midnights(self.moments if self.clock is None else self.clock)
+
+    @property
+    def dates(self) -> TimeArray | None:
+        """[K] the days, if all are midnight: a date is a date, whatever zone's midnight it carries."""
+        if not self.midnight:
+            return None
+        return self.moments if self.clock is None else self.clock
 
 
-def parse_timestamps(values: pd.Series, origin: str) -> Stamps:
+def parse_timestamps(values: pd.Series, origin: str, date_format: str | None = None) -> Stamps:
     """Reads a column of dates, date-times, texts or numbers.
 
-    Texts are ISO 8601, or slashed or dotted dates whose order is certain, or dates with the month in letters;
-    integers are YYYYMMDD or counts since 1970.
+    Texts are year first, or day or month first if all rows allow one order only, or have the month in letters;
+    numbers are YYYYMMDD, longer forms of it, or counts of s, ms, us or ns since 1970.
+
+    Args:
+        values: its index labels rows in errors (`row 1` for the first by default).
+        origin: names the input in errors.
+        date_format: `data.date_format`.
 
     Raises:
         UserError: a value that is no moment (the first one is named), a stamp that is missing, some with a zone
@@ -56,125 +69,197 @@ def parse_timestamps(values: pd.Series, origin: str) -> Stamps:
     """
     missing = values.isna()
     if missing.any():
-        raise UserError(f"{origin}: column '{values.name}': {_at(missing)} has no timestamp")
+        raise UserError(f"{origin}: column '{values.name}': {row_of(values, missing.to_numpy())} has no timestamp")
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return Stamps(utc_array(values), aware=True)
+        clock = values.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+        return Stamps(utc_array(values), aware=True, clock=clock)
     if pd.api.types.is_datetime64_dtype(values):
         return Stamps(values.to_numpy().astype("datetime64[us]"), aware=False)
+    if isinstance(values.dtype, pd.PeriodDtype):
+        return Stamps(values.dt.start_time.to_numpy().astype("datetime64[us]"), aware=False)
     if pd.api.types.is_bool_dtype(values) or not (pd.api.types.is_numeric_dtype(values) or _textual(values)):
         raise UserError(f"{origin}: column '{values.name}' holds {values.dtype}, not timestamps")
-    if pd.api.types.is_numeric_dtype(values):
-        return _from_numbers(values, origin)
-    texts = values.astype(str).str.strip()
-    if texts.str.fullmatch(r"\d{8}|\d{9,19}").all():
-        return _from_numbers(texts.astype(np.int64).rename(str(values.name)), origin)
-    return _from_texts(texts, origin)
+    codes, written = pd.factorize(values)
+    texts = [_text(value) for value in written]
+    found = read_dates(texts, date_format)
+    if isinstance(found, Dates):
+        clock = None if found.clock is None else found.clock[codes]
+        return Stamps(found.moments[codes], found.aware, clock, found.style, found.period)
+    bad = np.isin(codes, found.places)
+    raise UserError(
+        f"{origin}: column '{values.name}': "
+        + found.reason.format(*(row_of(values, codes == place) for place in found.places[:2]), bad=row_of(values, bad))
+    )
 
 
-def localise(moments: TimeArray, zone: str, origin: str) -> TimeArray:
+def localise(
+    moments: TimeArray, zone: str, origin: str, groups: np.ndarray | None = None, rows: pd.Index | None = None
+) -> TimeArray:
     """Clock readings of `zone` as datetime64[us] in UTC.
 
+    The hour that autumn repeats is told apart by the order of the rows of each group, ascending or descending.
+
+    Args:
+        moments: [K] what the clock shows.
+        zone: a name such as America/New_York.
+        origin: names the input in errors.
+        groups: [K] the symbol of each row; None: one.
+        rows: [K] labels of the rows in errors.
+
     Raises:
-        UserError: an unknown zone, or a reading that the change to or from summer time repeats or skips.
+        UserError: an unknown zone, a reading that the change to summer time skips, or one that the change from it
+            repeats and that stands there once only.
     """
     try:
         index = pd.DatetimeIndex(moments).tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError, TypeError):
         raise UserError(
             f"data.timezone: '{zone}' is not a time zone; write one such as UTC or America/New_York"
         ) from None
-    lost = np.asarray(index.isna()) & ~np.isnat(moments)
-    if lost.any():
-        first = pd.Timestamp(moments[int(np.argmax(lost))])
-        raise UserError(
-            f"{origin}: {first} happens twice or never in {zone} (summer time changes); "
-            "write timestamps with their offset"
-        )
-    return utc_array(index)
+    lost: BoolArray = np.asarray(index.isna()) & ~np.isnat(moments)
+    if not lost.any():
+        return utc_array(index)
+    places = np.flatnonzero(lost)
+    early = pd.DatetimeIndex(moments[places]).tz_localize(
+        zone, ambiguous=np.ones(len(places), dtype=bool), nonexistent="NaT"
+    )
+    skipped = np.asarray(early.isna())
+    if skipped.any():
+        advice = "write timestamps with their offset"
+        raise _no_hour(moments, places[skipped], zone, origin, rows, "never happens", advice)
+    summer = _in_summer(moments, places, groups)
+    if summer is None:
+        advice = "its rows do not show which is meant: write timestamps with their offset"
+        raise _no_hour(moments, places, zone, origin, rows, "happens twice", advice)
+    placed = utc_array(index).copy()
+    placed[places] = utc_array(
+        pd.DatetimeIndex(moments[places]).tz_localize(zone, ambiguous=summer, nonexistent="raise")
+    )
+    return placed
+
+
+def _in_summer(moments: TimeArray, places: np.ndarray, groups: np.ndarray | None) -> BoolArray | None:
+    """[P] whether each repeated reading is the first of the two, by the order of its group's rows of that night; None
+    if some group's rows of a night do not show the clock going back once."""
+    names = np.zeros(len(moments), dtype=np.int64) if groups is None else pd.factorize(groups)[0]
+    order = np.lexsort((places, names[places]))
+    nights = moments[places].astype("datetime64[D]")
+    summer = np.zeros(len(places), dtype=bool)
+    keys = pd.MultiIndex.from_arrays([names[places[order]], nights[order]])
+    for where in pd.Series(order).groupby(keys.codes[0] * (len(keys.levels[1]) + 1) + keys.codes[1]).indices.values():
+        chosen = order[where]
+        shown = moments[places[chosen]]
+        steps = np.diff(shown) / np.timedelta64(1, "us")
+        ascending = _ascends(moments, places[chosen], names)
+        back = np.flatnonzero(steps <= 0.0) if ascending else np.flatnonzero(steps >= 0.0)
+        if len(back) != 1 or ascending is None:
+            return None
+        first = np.arange(len(chosen)) <= back[0]
+        summer[chosen] = first if ascending else ~first
+    return summer
+
+
+def _ascends(moments: TimeArray, places: np.ndarray, names: np.ndarray) -> bool | None:
+    """Whether the rows of the group at `places` go forward in time as a whole."""
+    rows = np.flatnonzero(names == names[places[0]])
+    first, last = moments[rows[0]], moments[rows[-1]]
+    return None if first == last else bool(first < last)
+
+
+def _no_hour(
+    moments: TimeArray, places: np.ndarray, zone: str, origin: str, rows: pd.Index | None, what: str, advice: str
+) -> UserError:
+    first = int(places[0])
+    at = f" in {_label(rows[first])}" if rows is not None else ""
+    return UserError(f"{origin}: {pd.Timestamp(moments[first])}{at} {what} in {zone} (summer time changes); {advice}")
 
 
 def day_labels(stamps: Stamps, zone: str) -> TimeArray | None:
     """[K] datetime64[us] midnight of the days, if the stamps are dates and not moments, else None.
 
-    Dates are: naive ones at midnight, ones at midnight UTC, ones at midnight of the exchange's `zone`.
+    Dates are: midnights of the clock they were written by (a date keeps its day, whatever the offset), midnights of
+    UTC, midnights of the exchange's `zone`.
     """
-    if stamps.midnight:
-        return stamps.moments
+    if stamps.dates is not None:
+        return stamps.dates
     if stamps.aware:
+        if _midnights(stamps.moments):
+            return stamps.moments
         local = pd.DatetimeIndex(stamps.moments).tz_localize("UTC").tz_convert(zone).tz_localize(None)
         if bool((local == local.normalize()).all()):
             return exchange_dates(stamps.moments, zone)
     return None
 
 
-def _from_numbers(values: pd.Series, origin: str) -> Stamps:
-    numbers = values.to_numpy(dtype=np.float64)
-    if ((numbers >= 1.8e7) & (numbers < 2.2e7)).all():
-        days = pd.to_datetime(values.astype(np.int64).astype(str), format="%Y%m%d", errors="coerce")
-        _refuse(days.isna(), values, origin)
-        return Stamps(days.to_numpy().astype("datetime64[us]"), aware=False)
-    inside = np.array([(numbers >= low) & (numbers < high) for _, low, high in EPOCH_UNITS])
-    unit = int(np.argmax(inside.sum(axis=1)))  # what most are; the first that is not is the one to name
-    _refuse(pd.Series(~inside[unit]), values, origin)
-    micros = np.rint(numbers * EPOCH_UNITS[unit][0]).astype(np.int64)
-    return Stamps(micros.astype("datetime64[us]"), aware=True)
+def name_ends(starts: TimeArray, frequency: str, calendar: str) -> bool:
+    """Whether the bars are stamped at their ends: read as starts they stand at closes and never at opens.
+
+    Args:
+        starts: [K] datetime64[us] in UTC, read as starts (labels for daily bars).
+        frequency: `1Day` or `1Hour`.
+        calendar: whose opens and closes count; where a session begins as another ends, nothing can be said.
+    """
+    known = np.unique(starts[~np.isnat(starts)])
+    if len(known) < 10:
+        return False
+    if frequency == "1Day":
+        day = np.timedelta64(1, "D")
+        as_starts, as_ends = (in_session(moments, "1Day", calendar).mean() for moments in (known, known - day))
+        return bool(as_starts < MOSTLY and as_ends > 0.99)
+    if np.median(np.diff(known)) < HOUR / 2:
+        return False
+    days = schedule(calendar, known)
+    first, last = np.searchsorted(known, days.open - HOUR, side="right"), np.searchsorted(known, days.close + HOUR)
+    chosen = last > first
+    opens, closes = days.open[chosen], days.close[chosen]
+    if len(opens) < 3 or bool((opens[1:] <= closes[:-1] + HOUR).any()):
+        return False
+    first, last = first[chosen], last[chosen]
+    at_open = known[first] <= opens  # a bar that starts at the open, or up to an hour before it on another grid
+    full = known[first] >= opens + HOUR
+    after_close = known[last - 1] >= closes
+    ends = after_close & ~at_open & (full | (known[last - 1] == closes))
+    return bool(ends.mean() >= MOSTLY)
 
 
-def _from_texts(texts: pd.Series, origin: str) -> Stamps:
-    zoned = texts.str.contains(OFFSET, regex=True) & texts.str.contains(TIME_OF_DAY, regex=True)
-    if zoned.any() and not zoned.all():
-        kind = ~zoned if zoned.iloc[0] else zoned
-        raise UserError(
-            f"{origin}: column '{texts.name}': some timestamps name a zone and some do not; {_at(kind)} "
-            f"({texts[kind].iloc[0]!r}) differs from the first ({texts.iloc[0]!r})"
-        )
-    if zoned.any():
-        parsed = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        if parsed.isna().any():
-            parsed = pd.to_datetime(texts, format="mixed", utc=True, errors="coerce")
-        _refuse(parsed.isna(), texts, origin)
-        return Stamps(utc_array(parsed), aware=True)
-    parsed = pd.to_datetime(texts, format="ISO8601", errors="coerce")
-    if parsed.isna().all():
-        parsed = _by_format(texts, origin)
-    _refuse(parsed.isna(), texts, origin)
-    return Stamps(parsed.to_numpy().astype("datetime64[us]"), aware=False)
+def starts_of_ends(ends: TimeArray, frequency: str, calendar: str) -> TimeArray:
+    """[K] the starts of bars stamped at their ends: a day or an hour earlier, but not before the session's open."""
+    if frequency == "1Day":
+        return ends - np.timedelta64(1, "D")
+    known = np.unique(ends[~np.isnat(ends)])
+    days = schedule(calendar, ends)
+    place = np.maximum(np.searchsorted(days.open, ends) - 1, 0)
+    within = (days.open[place] < ends) & (ends <= days.close[place])
+    starts = np.where(within, np.maximum(ends - HOUR, days.open[place]), ends - HOUR)
+    # a last bar that the close cut short begins where the one before it ends
+    before = known[np.maximum(np.searchsorted(known, ends) - 1, 0)]
+    cut = within & (ends == days.close[place]) & (before > starts) & (before < ends)
+    return np.where(cut, before, starts)
 
 
-def _by_format(texts: pd.Series, origin: str) -> pd.Series:
-    """Dates that are not ISO 8601: slashed, dashed or dotted ones with day and month in one order throughout, and
-    ones with the month in letters."""
-    if texts.str.contains(r"[A-Za-z]{3}", regex=True).all():
-        return pd.to_datetime(texts, format="mixed", errors="coerce")
-    slashed = texts.str.replace(r"[.-]", "/", n=2, regex=True)
-    readings = []
-    for day in DAY_FORMATS:
-        for shape in SHAPES:
-            parsed = pd.to_datetime(slashed, format=day + shape, errors="coerce")
-            if parsed.notna().any():
-                readings.append(parsed)
-    whole = [parsed for parsed in readings if parsed.notna().all()]
-    if len(whole) == 2 and not whole[0].equals(whole[1]):
-        raise UserError(
-            f"{origin}: column '{texts.name}': {texts.iloc[0]!r} may be month first or day first, and no other row "
-            f"decides it; write dates as 2024-01-31"
-        )
-    if whole:
-        return whole[0]
-    return max(readings, key=lambda parsed: int(parsed.notna().sum()), default=pd.Series(pd.NaT, index=texts.index))
+def row_of(values: pd.Series, mask: BoolArray) -> str:
+    """The label of the first row of `mask`: `row 3`, or `line 4` where the index holds a file's lines."""
+    place = int(np.argmax(mask))
+    return _label(values.index[place]) if values.index.name == LINE else f"row {place + 1}"
 
 
-def _refuse(bad: pd.Series, values: pd.Series, origin: str) -> None:
-    if bad.any():
-        place = int(np.argmax(bad.to_numpy()))
-        raise UserError(
-            f"{origin}: column '{values.name}': {str(values.iloc[place])!r} in {_at(bad)} is not a timestamp; "
-            "write them as 2024-01-31 or 2024-01-31T14:30:00Z"
-        )
+LINE = "line"
+"""Name of an index that holds the lines of a text file that rows stand in."""
 
 
-def _at(mask: pd.Series) -> str:
-    return f"row {int(np.argmax(mask.to_numpy())) + 1}"
+def _label(line: object) -> str:
+    return f"line {line}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (float, np.floating)):
+        return repr(float(value)) if not float(value).is_integer() else str(int(value))
+    return re.sub(r"\s+", " ", str(value)).strip()
+
+
+def _midnights(moments: TimeArray) -> bool:
+    known = moments[~np.isnat(moments)]
+    return bool((known == known.astype("datetime64[D]")).all())
 
 
 def _textual(values: pd.Series) -> bool:

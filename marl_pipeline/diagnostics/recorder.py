@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.algos.common.episodes import episode_steps
 from marl_pipeline.data.dataset import TimeArray
 from marl_pipeline.diagnostics.episodes import HALTS, About, Episodes, typed
-from marl_pipeline.diagnostics.play import Policy
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_FIELDS, MODES
 from marl_pipeline.envs.trading.env import TradingEnv
@@ -27,7 +28,6 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-@torch.no_grad()
 def record_episodes(
     environment: TradingEnv, policy: Policy, *, name: str, seed: int, source: str, timestamps: TimeArray
 ) -> Episodes:
@@ -37,18 +37,13 @@ def record_episodes(
         name: of the policy; source: of the market.
         timestamps: [T] of the market's bars.
     """
-    timestep = environment.reset()
     session = environment.market.new_session.long().cumsum(0) - 1
     recorded: list[Rows] = []
-    step = 0
-    while not bool(timestep.done.all()):
-        before, step = timestep, step + 1
-        free = before.groups["symbols"].action_mask.sum(-1) > 1
-        timestep = environment.step(policy(before))
-        figures = _decisions(environment, before, timestep, free) | _books(environment, timestep)
+    for number, step in enumerate(episode_steps(environment, policy, environment.reset()), start=1):
+        figures = _decisions(environment, step.before, step.after) | _books(environment, step.after)
         bar = environment.book.bar.unsqueeze(-1)
-        figures |= {"step": torch.full_like(bar, step), "bar": bar, "session": session[bar]}
-        recorded.append(_rows(environment, figures, ~before.done))
+        figures |= {"step": torch.full_like(bar, number), "bar": bar, "session": session[bar]}
+        recorded.append(_rows(environment, figures, step.running))
     columns = {column: np.concatenate([rows[column] for rows in recorded]) for column in recorded[0]}
     order = np.lexsort((columns["symbol"], columns["step"], columns["episode"]))
     about = _about(environment, name, seed, source)
@@ -78,7 +73,7 @@ def _about(environment: TradingEnv, name: str, seed: int, source: str) -> About:
     )
 
 
-def _decisions(environment: TradingEnv, before: Timestep, after: Timestep, free: Tensor) -> dict[str, Tensor]:
+def _decisions(environment: TradingEnv, before: Timestep, after: Timestep) -> dict[str, Tensor]:
     """What every symbol did and was paid: [E, N]."""
     ledger, book, rewards = environment.ledger, environment.book, environment.rewards
     assert ledger is not None
@@ -89,7 +84,7 @@ def _decisions(environment: TradingEnv, before: Timestep, after: Timestep, free:
     }
     return {
         "playing": before.groups["symbols"].acts,
-        "choice": free,
+        "choice": before.groups["symbols"].action_mask.sum(-1) > 1,
         "chosen": environment.chosen,
         "executed": environment.executed,
         "shares": ledger.shares,

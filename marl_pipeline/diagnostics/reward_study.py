@@ -12,11 +12,12 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from marl_pipeline.algos.common.episodes import episode_steps
 from marl_pipeline.config import DirectivesParams, MarketParams
 from marl_pipeline.data.dataset import FloatArray
 from marl_pipeline.data.windows import Span
 from marl_pipeline.diagnostics.episodes import Episodes
-from marl_pipeline.diagnostics.play import PolicyName, policy_of
+from marl_pipeline.diagnostics.simple_policies import PolicyName, policy_of
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
@@ -70,7 +71,7 @@ def study_reward(
     steps: int = 128,
     seed: int = 0,
 ) -> RewardStudy:
-    """Plays `episodes` episodes of at most `steps` steps side by side. `params.reward` must not be `net`.
+    """Runs `episodes` episodes of at most `steps` steps side by side. `params.reward` must not be `net`.
 
     Raises:
         UserError: the span is too short to trade in.
@@ -82,15 +83,14 @@ def study_reward(
     )
     if environment.rewards.shaper is None:
         raise ValueError("net has no components: study guide_v3_2 or net_shaped")
-    decide = policy_of(policy, seed, environment.device)
-    timestep = environment.reset()
-    paid, net, playing = [], [], []
-    for _ in range(steps):
-        playing.append(timestep.groups["symbols"].acts)
-        timestep = environment.step(decide(timestep))
-        paid.append(timestep.groups["symbols"].reward.double())
+    paid, net, acting = [], [], []
+    for step in episode_steps(
+        environment, policy_of(policy, seed, environment.device), environment.reset(), steps=steps
+    ):
+        acting.append(step.before.groups["symbols"].acts)
+        paid.append(step.after.groups["symbols"].reward.double())
         net.append(environment.rewards.own.double())
-    every = torch.stack(playing)
+    every = torch.stack(acting)
     was_paid, earned = torch.stack(paid), torch.stack(net)
     agents = episodes * market.size
     return RewardStudy(
@@ -110,7 +110,7 @@ def study_episodes(episodes: Episodes) -> RewardStudy:
     """The same of recorded episodes; those paid by `net` have no components.
 
     Raises:
-        UserError: they are too short to judge.
+        UserError: they are too short to assess.
     """
     about, table = episodes.about, episodes.table
     playing = table[table["playing"]]

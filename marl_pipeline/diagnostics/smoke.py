@@ -1,17 +1,18 @@
-"""Shakes the simulator with random actions and checks after every step what must always hold."""
+"""Steps the simulator with random actions and checks after every step what must always hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from marl_pipeline.algos.common.episodes import Memoryless, episode_steps
 from marl_pipeline.config import DirectivesParams, MarketParams
 from marl_pipeline.data.windows import Span
-from marl_pipeline.diagnostics.play import policy_of
+from marl_pipeline.diagnostics.simple_policies import policy_of
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.accounts import Ledger
 from marl_pipeline.envs.trading.core.book import Book
@@ -76,7 +77,7 @@ def smoke(
     num_envs: int = 16,
     episode: int = 64,
 ) -> SmokeResult:
-    """Plays at least `steps` random steps in `mode`, checking every invariant after each.
+    """Takes at least `steps` random steps in `mode`, checking every invariant after each.
 
     Raises:
         UserError: the span is too short to trade in.
@@ -92,31 +93,32 @@ def smoke(
         seed=seed,
         random_directives=True,
     )
-    policy = policy_of("random", seed, environment.device)
+    random, before = policy_of("random", seed, environment.device), environment.book
+
+    def act(timestep: Timestep) -> Mapping[str, Tensor]:
+        nonlocal before
+        before = environment.book
+        return random.act(timestep, {}, None)[0]
+
     result = SmokeResult(mode, violations=dict.fromkeys(INVARIANTS, 0), magnitudes=dict.fromkeys(MONEY, 0.0))
     absolute: dict[str, Tensor] = {}
-    timestep = environment.reset()
-    while result.steps < steps:
-        before = environment.book
-        timestep = environment.step(policy(timestep))
+    rounds = -(-steps // num_envs)
+    for step in episode_steps(environment, Memoryless(act), environment.reset(), restart=True, steps=rounds):
         assert environment.ledger is not None
-        moment = Moment(environment, before, environment.book, environment.ledger, timestep)
+        moment = Moment(environment, before, environment.book, environment.ledger, step.after)
         for name, broken in INVARIANTS.items():
             result.violations[name] += int(broken(moment).sum())
         result.worst_identity = max(result.worst_identity, float(_identity_gap(moment).max()))
         for name in MONEY:
-            result.magnitudes[name] += float(timestep.info[name].abs().mean()) / params.initial_cash * 1e4
+            result.magnitudes[name] += float(step.after.info[name].abs().mean()) / params.initial_cash * 1e4
         for group, log in environment.rewards.logs.items():
             size = log.last.double().abs().mean((0, 1))
             absolute[group] = absolute[group] + size if group in absolute else size
         result.steps += num_envs
         result.symbol_steps += num_envs * market.size
-        if bool(timestep.done.any()):
-            timestep = environment.reset(timestep.done)
-    steps_each = result.steps // num_envs
-    result.magnitudes = {name: size / steps_each for name, size in result.magnitudes.items()}
+    result.magnitudes = {name: size / rounds for name, size in result.magnitudes.items()}
     result.components = {
-        group: dict(zip(log.names, (absolute[group] / steps_each).tolist(), strict=True))
+        group: dict(zip(log.names, (absolute[group] / rounds).tolist(), strict=True))
         for group, log in environment.rewards.logs.items()
     }
     return result

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from marl_pipeline.agents.rules import Inputs, Rule
+from marl_pipeline.algos.common.episodes import Memoryless, episode_steps
 from marl_pipeline.config import MarketParams
 from marl_pipeline.data.dataset import Dataset, FloatArray, Panel, Signals
 from marl_pipeline.data.windows import Span
@@ -19,7 +20,7 @@ from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.orders import Limits, TargetPortfolio
 from marl_pipeline.evaluation.records import Record
 from marl_pipeline.evaluation.track_record import ACCOUNT_COLUMNS
-from marl_pipeline.evaluation.walk_forward import record_window
+from marl_pipeline.evaluation.walk_forward import trade
 
 REBALANCE = "REBALANCE"
 """The action of a fill that a rule ordered."""
@@ -27,7 +28,7 @@ REBALANCE = "REBALANCE"
 FLOWS = ("turnover", "commission", "slippage", "borrow", "interest")
 
 
-def play_rule(
+def trade_rule(
     rule: Rule,
     dataset: Dataset,
     signals: Signals | None,
@@ -55,7 +56,7 @@ def play_rule(
         bar = int(timestep.groups["symbols"].observation["bar"][0, 0])
         return {"symbols": torch.from_numpy(targets[bar - span.start : bar - span.start + 1])}
 
-    record = record_window(environment, act, panel, window=window, seed=seed)
+    record = trade(environment, Memoryless(act), panel, window=window, seed=seed)
     chosen = record.trades["action"].isin(ACTIONS)
     trades = record.trades.assign(action=record.trades["action"].mask(chosen, REBALANCE))
     return replace(record, trades=trades, decisions=record.decisions.iloc[:0])
@@ -88,7 +89,6 @@ def rule_accounts(
     return {name: accounts[name] for name in rules}
 
 
-@torch.no_grad()
 def accounts_of(
     panel: Panel, targets: FloatArray, span: Span, market: MarketParams, limits: Limits = "none"
 ) -> list[pd.DataFrame]:
@@ -100,13 +100,13 @@ def accounts_of(
     environment = TargetPortfolio(
         Market.from_panel(panel, market), market, span=span, num_envs=len(targets), limits=limits
     )
-    weights = torch.from_numpy(targets)
-    environment.reset()
+    upcoming = iter(torch.from_numpy(targets).unbind(1))
+    policy = Memoryless(lambda _: {"symbols": next(upcoming)})
     start = torch.zeros(len(targets), dtype=torch.float64)
     rows: dict[str, list[torch.Tensor]] = {name: [start] for name in ("exposure", *FLOWS)}
     rows["equity"] = [start + market.initial_cash]
-    for step in range(len(span) - 1):
-        info = environment.step({"symbols": weights[:, step]}).info
+    for step in episode_steps(environment, policy, environment.reset(), steps=len(span) - 1):
+        info = step.after.info
         rows["equity"].append(info["equity"])
         rows["exposure"].append(info["gross"] / info["equity"])
         for name in FLOWS:

@@ -1,8 +1,8 @@
-"""Plays one held-out window and records every bar, position, fill and decision."""
+"""Trades one held-out window and records every bar, position, fill and decision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.algos.common.episodes import episode_steps
 from marl_pipeline.data.dataset import IntArray, Panel, TimeArray
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS, DIRECTIVE_FIELDS, Action
@@ -23,10 +24,6 @@ FORCED_CLOSE = "FORCED_CLOSE"
 Tables = dict[str, list[np.ndarray[Any, Any]]]
 
 
-Act = Callable[[Timestep], Mapping[str, Tensor]]
-"""One action per agent, [1, A] by group, for what is observed now."""
-
-
 def trade(
     environment: TradingEnv,
     policy: Policy,
@@ -37,47 +34,23 @@ def trade(
     tuning: Sequence[Mapping[str, Any]] = (),
     view: Environment | None = None,
 ) -> Record:
-    """A policy trades the span of `environment`; every agent takes its most probable action. See `record_window`."""
-    memory = policy.start(environment.num_envs)
-
-    def act(timestep: Timestep) -> Mapping[str, Tensor]:
-        nonlocal memory
-        actions, memory = policy.act(timestep, memory, None)
-        return actions
-
-    return record_window(environment, act, panel, window=window, seed=seed, tuning=tuning, view=view)
-
-
-@torch.no_grad()
-def record_window(
-    environment: TradingEnv,
-    act: Act,
-    panel: Panel,
-    *,
-    window: int,
-    seed: int,
-    tuning: Sequence[Mapping[str, Any]] = (),
-    view: Environment | None = None,
-) -> Record:
-    """Plays the whole span of a portfolio, E = 1, and records every bar, position, fill and decision.
+    """Trades the whole span of a portfolio, E = 1, and records every bar, position, fill and decision.
 
     The book starts flat at the close of the span's first bar and is marked, not sold, at its last.
 
     Args:
-        act: called once for each bar but the last.
+        policy: decides greedily, once for each bar but the last.
         panel: gives the symbols' names and the bars' times.
         tuning: curves of the tuning before the window, as `Curve.as_json` gives them.
-        view: what `act` sees and steps, where that is a view of `environment`.
+        view: what `policy` observes and steps, where that is a view of `environment`.
     """
-    played = environment if view is None else view
-    timestep = played.reset()
+    stepped = environment if view is None else view
+    first = stepped.reset()
     rows: Tables = {}
     _note(rows, _standing(environment))
-    while not bool(timestep.done.all()):
-        actions = act(timestep)
-        ordered = _ordered(timestep, actions)
-        timestep = played.step(actions)
-        _note(rows, _standing(environment) | _flows(environment, timestep.info) | {"ordered": ordered})
+    for step in episode_steps(stepped, policy, first):
+        ordered = _ordered(step.before, step.actions)
+        _note(rows, _standing(environment) | _flows(environment, step.after.info) | {"ordered": ordered})
     columns = {name: np.stack(values) for name, values in rows.items()}
     return Record(
         window=window,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from marl_pipeline.envs.protocol import closing
-from marl_pipeline.evaluation.play import greedy_episodes
+from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.experiments.run import interval_of, metrics_of

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.envs.protocol import closing

@@ -16,7 +16,7 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.envs.protocol import closing
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_episodes
+from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import CHECKPOINTS, LOCKS, Job
 from marl_pipeline.pipeline.harness import set_threads
@@ -25,7 +25,7 @@ from marl_pipeline.progress import OnStep
 from marl_pipeline.scenarios.registry import check_first_steps, scenario
 from marl_pipeline.scenarios.scenario import Scenario
 from marl_pipeline.store.runs import RUN, TIMING, new_run, read_run, read_timing, write_json
-from marl_pipeline.training.loop import Evaluate, Evaluation, Played, Run, Spread
+from marl_pipeline.training.loop import EpisodeResults, Evaluate, Evaluation, Run, Spread
 
 NORMAL_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
@@ -152,7 +152,7 @@ def metrics_of(figures: Mapping[str, Spread], made: Scenario, episodes: int) -> 
 
 
 def _evaluate(job: Job, made: Scenario) -> Evaluate:
-    def evaluate(policy: Policy) -> Played:
+    def evaluate(policy: Policy) -> EpisodeResults:
         with closing(made.test(job.test_episodes, job.test_seed)) as environment:
             return greedy_episodes(environment, policy, made.metrics)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from marl_pipeline.algos.registry import ALGORITHMS, preset
+from marl_pipeline.agents.registry import ALGORITHMS, preset
 from marl_pipeline.scenarios.presets import all_presets
 
 SCHEDULE = frozenset({"kind", "start", "end", "share"})

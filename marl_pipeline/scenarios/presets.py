@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from marl_pipeline.algos import registry as algorithms
+from marl_pipeline.agents import registry as algorithms
 from marl_pipeline.config import laid_over
 from marl_pipeline.scenarios import registry
 

@@ -68,7 +68,7 @@ class Scenario:
         return self.identify()
 
 
-def random_play(groups: Mapping[str, GroupSpec], seed: int) -> Policy:
+def random_policy(groups: Mapping[str, GroupSpec], seed: int) -> Policy:
     """Every allowed action is as likely as the next."""
     return RandomPolicy(groups, seed)
 
@@ -91,7 +91,7 @@ def maker(
 
 def plain(make: Make, **declared: Any) -> Scenario:
     """A scenario that is tested as it is learned, whose networks read the float fields of the observations."""
-    baselines = {"random": random_play, **declared.pop("baselines", {})}
+    baselines = {"random": random_policy, **declared.pop("baselines", {})}
 
     def read() -> Inputs:
         with closing(make(1, 0)) as environment:

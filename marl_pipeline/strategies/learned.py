@@ -6,25 +6,27 @@ Algorithms and engines are imported by name: the source that a strategy's own on
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.common.algorithm import Algorithm, Policy
+from marl_pipeline.algos.common.episodes import episode_steps
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.data.windows import Span, Window, active_version, split
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.episodes import MeasuredEpisodes
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.evaluation.records import Record
 from marl_pipeline.evaluation.walk_forward import trade as trade_policy
+from marl_pipeline.scenarios.market.metrics import episode_metrics
 from marl_pipeline.seeding import stream_seed
 from marl_pipeline.store.models import load_embeddings, load_refits, load_signals
 from marl_pipeline.store.paths import ENCODER, SIGNALS
@@ -33,7 +35,7 @@ from marl_pipeline.strategies.kind import Learned, Work
 from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
 from marl_pipeline.training.engines.task import Task, load_policy
-from marl_pipeline.training.loop import Played
+from marl_pipeline.training.loop import EpisodeResults
 
 EVALUATIONS = 20
 """Of a run, on the validation span."""
@@ -76,7 +78,7 @@ def trade(work: Work, policy: Path, window: Window) -> Record:
 def task_of(work: Work, venue: Venue, span: Span) -> Task:
     """The training run on `span`, without evaluations."""
     options = work.options
-    chosen = import_module("marl_pipeline.algos.registry").parse(options["algo"], options["settings"])
+    chosen = import_module("marl_pipeline.agents.registry").parse(options["algo"], options["settings"])
     episode = min(work.params.train_symbol_agents.episode, len(span) // 2)
 
     def make(num_envs: int, seed: int) -> Environment:
@@ -85,6 +87,8 @@ def task_of(work: Work, venue: Venue, span: Span) -> Task:
         )
         return environment
 
+    with closing(make(1, 0)) as environment:
+        inputs = venue.inputs(environment)
     timesteps = options["timesteps"]
     every = max(timesteps // EVALUATIONS, 1)
     return Task(
@@ -92,7 +96,8 @@ def task_of(work: Work, venue: Venue, span: Span) -> Task:
         settings=chosen.settings,
         build=partial(build, options["algo"]),
         make=make,
-        inputs=venue.inputs(make(1, 0)),
+        inputs=inputs,
+        metrics=episode_metrics(work.params.market.initial_cash),
         num_envs=chosen.envs,
         seed=work.seed,
         timesteps=timesteps,
@@ -108,8 +113,8 @@ def task_of(work: Work, venue: Venue, span: Span) -> Task:
 
 
 def build(algorithm: str, *arguments: Any, **named: Any) -> Algorithm:
-    """`algos.registry.build` by name."""
-    made: Algorithm = import_module("marl_pipeline.algos.registry").build(algorithm, *arguments, **named)
+    """`agents.registry.build` by name."""
+    made: Algorithm = import_module("marl_pipeline.agents.registry").build(algorithm, *arguments, **named)
     return made
 
 
@@ -153,12 +158,10 @@ class Venue:
         return kind(self.market.view, environment.groups)
 
 
-@torch.no_grad()
-def net_log_growth(venue: Venue, span: Span, policy: Policy) -> Played:
+def net_log_growth(venue: Venue, span: Span, policy: Policy) -> EpisodeResults:
     """The logarithm of what a policy's mode makes of 1 over the span, after all costs, whatever its reward is."""
     environment, trading = venue.portfolio(span)
-    timestep, memory = environment.reset(), policy.start(1)
-    while not bool(timestep.done.all()):
-        actions, memory = policy.act(timestep, memory, None)
-        timestep = environment.step(actions)
-    return Played((trading.book.equity[:, 0] / trading.params.initial_cash).clamp(min=1e-9).log())
+    cash = trading.params.initial_cash
+    measured = MeasuredEpisodes(environment, episode_metrics(cash))
+    deque(episode_steps(measured, policy, measured.reset()), maxlen=0)
+    return EpisodeResults((trading.book.equity[:, 0] / cash).clamp(min=1e-9).log(), measured.first)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marl_pipeline.agents import registry
 from marl_pipeline.agents.rules import rule
-from marl_pipeline.algos import registry
 from marl_pipeline.config import AlgorithmStrategy, HierarchyStrategy, OverridesParams, RuleStrategy, Strategy
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.code_dependencies import files_of, import_graph
@@ -130,7 +130,11 @@ def _learned(strategy: AlgorithmStrategy, code: Code) -> dict[str, Specification
 
 
 def _rule(strategy: RuleStrategy, code: Code) -> dict[str, Specification]:
-    rule(strategy.rule, strategy.options)
+    if rule(strategy.rule, strategy.options).uses == "benchmark":
+        raise UserError(
+            f"rule '{strategy.rule}' holds the benchmark, which is none of the symbols that strategies trade; it is a "
+            "baseline of every report (choose another rule, such as buy_and_hold)"
+        )
     options = {"rule": strategy.rule, "options": dict(strategy.options)}
     trades = Specification("rule", True, RULE, options, code.digest([RULE]))
     return {phase: _nothing("rule") for phase in PHASES} | {TRADING: trades}

@@ -7,7 +7,7 @@ from pathlib import Path
 from marl_pipeline.agents.rules import rule
 from marl_pipeline.data.windows import Window
 from marl_pipeline.evaluation.records import Record
-from marl_pipeline.evaluation.rules import play_rule
+from marl_pipeline.evaluation.rules import trade_rule
 from marl_pipeline.store.models import load_signals
 from marl_pipeline.store.paths import SIGNALS
 from marl_pipeline.strategies.kind import Learned, Work
@@ -20,7 +20,7 @@ def learn(phase: str, work: Work, before: Path | None) -> Learned:
 
 def trade(work: Work, policy: Path, window: Window) -> Record:
     """See `strategies.kind.Kind`."""
-    return play_rule(
+    return trade_rule(
         rule(work.options["rule"], work.options["options"]),
         work.dataset,
         load_signals(work.root / SIGNALS),

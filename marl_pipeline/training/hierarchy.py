@@ -20,6 +20,7 @@ from marl_pipeline.agents.curriculum import episode_starts, symbols_in_play
 from marl_pipeline.agents.hierarchy import Hierarchy, HierarchySettings, Tier
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.common.algorithm import Policy
+from marl_pipeline.algos.common.episodes import episode_steps
 from marl_pipeline.algos.common.schedules import Schedule
 from marl_pipeline.algos.mappo import MAPPOSettings
 from marl_pipeline.algos.ppo import PPOSettings
@@ -27,7 +28,7 @@ from marl_pipeline.checkpoint import Checkpointer
 from marl_pipeline.config import FineTuneParams, TrainMasterParams, TrainSymbolAgentsParams, explain
 from marl_pipeline.data.regime import calmness, liquidity
 from marl_pipeline.data.windows import Span
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import Environment, closing
 from marl_pipeline.envs.staged import StagedEnvironment
 from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv
@@ -37,7 +38,7 @@ from marl_pipeline.seeding import stream_seed
 from marl_pipeline.training.callbacks import as_records
 from marl_pipeline.training.engines import registry as engines
 from marl_pipeline.training.engines.task import Task, Trained
-from marl_pipeline.training.loop import Played
+from marl_pipeline.training.loop import EpisodeResults
 
 Weights = Mapping[str, Tensor]
 
@@ -80,24 +81,20 @@ def mappo_settings(params: TrainMasterParams) -> MAPPOSettings:
         raise UserError(f"train_master.mappo: {explain(error, MAPPOSettings)}") from None
 
 
-@torch.no_grad()
 def net_log_growth(environment: TradingEnv, policy: Policy) -> Tensor:
-    """What the policy's mode earns over one pass of the environment's span, after all costs, [1] float64.
+    """Returns what the policy's mode earns over one pass of the environment's span, after all costs, [1] float64.
 
     Whatever reward the environment pays, this is the net one: the sum of the changes of log equity; in accounts mode
     the mean over the symbols in play.
     """
-    timestep, memory = environment.reset(), policy.start(environment.num_envs)
     total = torch.zeros((), dtype=torch.float64, device=environment.device)
-    while not bool(timestep.done.all()):
-        actions, memory = policy.act(timestep, memory, None)
-        timestep = environment.step(actions)
+    for _ in episode_steps(environment, policy, environment.reset()):
         total += environment.rewards.net.double().mean()
     return (total / environment.params.reward_scale).reshape(1)
 
 
-def _validated(environment: TradingEnv, policy: Policy) -> Played:
-    return Played(net_log_growth(environment, policy))
+def _validated(environment: TradingEnv, policy: Policy) -> EpisodeResults:
+    return EpisodeResults(net_log_growth(environment, policy))
 
 
 def train_symbol_agents(
@@ -318,12 +315,14 @@ def _train(
     validation = (
         market.environment(mode, validation_span, num_envs=1, episode=None, seed=0) if validation_span else None
     )
+    with closing(make(1, 0)) as environment:
+        inputs = market.inputs(environment.groups)
     task = Task(
         algorithm="hierarchy",
         settings=settings,
         build=Hierarchy,
         make=make,
-        inputs=market.inputs(make(1, 0).groups),
+        inputs=inputs,
         num_envs=num_envs,
         seed=stream_seed(seed, label),
         timesteps=timesteps,

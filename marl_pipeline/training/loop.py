@@ -20,7 +20,7 @@ from marl_pipeline.progress import OnStep
 
 
 @dataclass(frozen=True)
-class Played:
+class EpisodeResults:
     """What greedy episodes came to.
 
     Attributes:
@@ -32,7 +32,7 @@ class Played:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Evaluate = Callable[[Policy], Played]
+Evaluate = Callable[[Policy], EpisodeResults]
 """Plays a policy greedily. Equal calls must play equal episodes, whatever was evaluated before."""
 
 Spread = dict[str, float]
@@ -53,7 +53,7 @@ class Evaluation:
     metrics: Mapping[str, Spread] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, steps: int, played: Played) -> Evaluation:
+    def of(cls, steps: int, played: EpisodeResults) -> Evaluation:
         returns = _spread(played.returns)
         metrics = {name: _spread(values) for name, values in played.metrics.items()}
         return cls(steps, returns["mean"], returns["std"], metrics)

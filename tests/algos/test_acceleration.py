@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs.particle.spread import SimpleSpread
@@ -50,7 +50,7 @@ def after(algorithm: Algorithm, iterations: int) -> dict[str, float]:
 
 
 def test_every_algorithm_is_here() -> None:
-    assert set(SMALL) == set(registry.ALGORITHMS)
+    assert set(SMALL) == set(registry.ALGORITHMS) - {"hierarchy"}, "which is PPO and MAPPO, on the market only"
 
 
 def rounding(name: str, given: Mapping[str, Any] | None, seed: int) -> float:

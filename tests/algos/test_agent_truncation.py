@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.gae import generalised_advantages
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.common.replay import Replay

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError

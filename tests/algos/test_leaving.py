@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.common.replay import Replay
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.envs.conformance import check_environment
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.leaving import EPISODE, Leaving
 from tests.algos.off_policy_runs import constant
 from tests.learning import OverSeeds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.signs import EPISODE, Signs
 from tests.learning import OverSeeds
 

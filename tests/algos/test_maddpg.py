@@ -10,7 +10,7 @@ from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.maddpg import MADDPG, MADDPGSettings, View
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.echo import Echo
 from tests.algos.off_policy_runs import PRESETS, bytes_of, check_kill_and_resume, iterate, preset
 from tests.learning import OverSeeds

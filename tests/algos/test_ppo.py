@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from marl_pipeline.checkpoint import FileCheckpointer
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from tests.algos.learners import assert_same_bytes, learner, leaves, settings
 from tests.algos.targets import EPISODE, Targets
 from tests.algos.toy import Colours

@@ -69,7 +69,7 @@ def test_macro_takes_every_column_of_numbers_and_leaves_texts(tmp_path: Path) ->
     assert macro is not None
     assert list(macro.columns) == ["timestamp", "available_at", "expires_at", "yield", "spread"]
     broken = file_of(tmp_path, "date,yield\n2024-07-02,4.1\n2024-07-03,4.2x\n")
-    with pytest.raises(UserError, match=r"column 'yield': '4\.2x' in row 2 is not a number"):
+    with pytest.raises(UserError, match=r"column 'yield': '4\.2x' in line 3 is not a number"):
         load_companions(data_params(macro=broken), bars())
 
 
@@ -141,7 +141,7 @@ def test_corporate_actions_and_membership_are_read(tmp_path: Path) -> None:
         ("sectors", "symbol,industry\nA,x\n", "column 'sector' is missing (found: symbol, industry)"),
         ("vix", "date,level\n2024-01-02,12\n", "column 'close' is missing"),
         ("macro", "date,note\n2024-01-02,up\n", "no column of numbers"),
-        ("macro", "date,rate\n2024-01-02,1\nsoon,2\n", "'soon' in row 2 is not a timestamp"),
+        ("macro", "date,rate\n2024-01-02,1\nsoon,2\n", "'soon' in line 3 is not a timestamp"),
         ("sentiment", "date,score\n2024-01-02,1\n", "column 'symbol' is missing"),
         ("corporate_actions", "symbol,ex_date,kind,value\nA,2024-01-02,merger,1\n", "found merger 1"),
         ("corporate_actions", "symbol,ex_date,kind,value\nA,2024-01-02,split,0\n", "found split 0"),

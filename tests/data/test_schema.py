@@ -100,7 +100,7 @@ def test_thousands_may_be_grouped_and_blanks_are_missing() -> None:
         (daily(timestamp=["2024-01-02", "soon", "a", "b"]), {}, "'soon' in row 2 is not a timestamp"),
         (daily(), {"columns": {"Last": "close"}}, "data.columns names 'Last', which is not there (found: symbol"),
         (daily(), {"columns": {"close": "price"}}, "data.columns: 'price' is none of symbol"),
-        (daily().rename(columns={"timestamp": "Date"}).assign(Time="09:30"), {}, "may both be the timestamp"),
+        (daily().rename(columns={"timestamp": "Date"}).assign(Datetime="2024-01-02"), {}, "may both be the timestamp"),
         (pd.concat([daily(), daily()[["close"]]], axis=1), {}, "column 'close' stands there twice"),
     ],
 )

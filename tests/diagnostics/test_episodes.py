@@ -13,7 +13,7 @@ from marl_pipeline.agents.hierarchy import Hierarchy
 from marl_pipeline.data.windows import Span, split
 from marl_pipeline.diagnostics.episode_file import load_episodes
 from marl_pipeline.diagnostics.monitor import monitor
-from marl_pipeline.diagnostics.record import Played, record
+from marl_pipeline.diagnostics.record import Recording, record
 from marl_pipeline.diagnostics.recorded import write_study
 from marl_pipeline.errors import UserError
 from marl_pipeline.scenarios.trading_market import load_trading_market
@@ -46,9 +46,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def played(policy: str, **changes: Any) -> Played:
+def played(policy: str, **changes: Any) -> Recording:
     settings = {"mode": "portfolio", "span": "validation", "episodes": 3, "steps": 5, "seed": 2, **changes}
-    return Played(policy=policy, **settings)
+    return Recording(policy=policy, **settings)
 
 
 @pytest.mark.parametrize("policy", ["random", "models/rl/policies/hierarchy", "models/rl/policies/hierarchy/seed_2"])

@@ -20,9 +20,9 @@ from marl_pipeline.diagnostics.episode_file import load_episodes, save_episodes
 from marl_pipeline.diagnostics.episodes import COLUMNS, Episodes
 from marl_pipeline.diagnostics.monitor import monitor
 from marl_pipeline.diagnostics.page import monitor_page
-from marl_pipeline.diagnostics.play import PolicyName, policy_of
 from marl_pipeline.diagnostics.recorder import record_episodes
 from marl_pipeline.diagnostics.reward_study import study_episodes, study_reward
+from marl_pipeline.diagnostics.simple_policies import PolicyName, policy_of
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.core.partition import Mode
 from marl_pipeline.envs.trading.env import TradingEnv

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from marl_pipeline.agents.intents import pooled_intents
 from marl_pipeline.agents.trading_market import TradingMarket
+from marl_pipeline.algos.common.episodes import Memoryless
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.actions import ACTIONS, DIRECTIVE_ACTIONS
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.evaluation.records import Record
-from marl_pipeline.evaluation.walk_forward import record_window
+from marl_pipeline.evaluation.walk_forward import trade
 
 INPUTS: tuple[tuple[Literal["symbols", "master"], str], ...] = (
     ("symbols", "features"),
@@ -113,4 +114,4 @@ def read_window(
     """A reader trades the bars of `span`."""
     environment = market.environment("portfolio", span, num_envs=1, episode=None, seed=0)
     reader = Reader(market, environment, group, name, ahead)
-    return record_window(environment, reader, market.dataset.panel, window=0, seed=0)
+    return trade(environment, Memoryless(reader), market.dataset.panel, window=0, seed=0)

@@ -13,7 +13,7 @@ from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
 from marl_pipeline.envs.conformance import check_environment
 from marl_pipeline.envs.sampling import RandomPolicy
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from marl_pipeline.scenarios import make
 
 ROOT = Path(__file__).parents[2]

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from marl_pipeline.algos.common.episodes import Memoryless
 from marl_pipeline.config import DirectivesParams, load_params
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.actions import DIRECTIVE_ACTIONS, Action, encode_directive
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
-from marl_pipeline.evaluation.walk_forward import record_window
+from marl_pipeline.evaluation.walk_forward import trade
 from tests.evaluation.evaluation_samples import market, random_dataset
 
 SPAN = Span(100, 120)
@@ -53,7 +54,7 @@ class Scripted:
 def test_every_decision_is_recorded_at_the_bar_it_was_taken(with_master: bool) -> None:
     directives = load_params().train_master.directives if with_master else None
     script = Scripted()
-    record = record_window(environment(directives), script, PANEL, window=0, seed=0)
+    record = trade(environment(directives), Memoryless(script), PANEL, window=0, seed=0)
     table = record.decisions
     assert script.bars == list(range(SPAN.start, SPAN.stop - 1))
     assert table["bar"].tolist() == [bar for bar in script.bars for _ in PANEL.symbols]

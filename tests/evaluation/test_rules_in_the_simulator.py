@@ -20,7 +20,7 @@ from marl_pipeline.data.dataset import Dataset, Panel, Signals
 from marl_pipeline.data.windows import Span
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.orders import Limits, TargetPortfolio, unlevered
-from marl_pipeline.evaluation.rules import play_rule, rule_accounts
+from marl_pipeline.evaluation.rules import rule_accounts, trade_rule
 from tests.envs.markets import hostile, market_params
 from tests.envs.reference import PlainGame, PlainMarket
 from tests.evaluation.evaluation_samples import dataset_of, signals_of
@@ -140,7 +140,7 @@ def test_a_window_on_record_is_the_account_of_the_rule() -> None:
     params = market_params(volume_window=3, participation=0.002)
     dataset, signals = case(3)
     for label, kind in every_rule().items():
-        record = play_rule(kind, dataset, signals, params, SPAN, window=2, seed=7)
+        record = trade_rule(kind, dataset, signals, params, SPAN, window=2, seed=7)
         account = rule_accounts({label: kind}, dataset, signals, params, SPAN, (SPAN.start,))[label]
         assert (record.window, record.seed, len(record.decisions)) == (2, 7, 0)
         for column in ("bar", "timestamp", "equity", "exposure", "turnover", "commission", "slippage", "interest"):
@@ -154,7 +154,7 @@ def test_limits_bind_a_rule_only_when_they_are_asked_for() -> None:
     dataset, signals = case(3)
     params = market_params(volume_window=3, position=0.05, open_positions=2, portfolio_drawdown=0.05)
     free, bound = (
-        play_rule(rule("equal_weight_monthly"), dataset, signals, params, SPAN, limits=limits)
+        trade_rule(rule("equal_weight_monthly"), dataset, signals, params, SPAN, limits=limits)
         for limits in ("none", "market")
     )
     assert free.positions["weight"].max() > 0.15

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from marl_pipeline.algos.registry import choose
+from marl_pipeline.agents.registry import choose
 from marl_pipeline.envs.conformance import check_named
 from marl_pipeline.errors import UserError
 from marl_pipeline.experiments.evaluate import evaluate_run

@@ -8,13 +8,13 @@ import pytest
 import torch
 from checkouts import small_checkout
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.data.windows import split
 from marl_pipeline.envs.protocol import MultiDiscrete
 from marl_pipeline.envs.sampling import random_actions
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_episodes, greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_episodes, greedy_returns
 from marl_pipeline.experiments.execution import load, train
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.pipeline import overlay
@@ -26,6 +26,7 @@ SMALL = {
     "idqn": {"envs": 4, "learning_starts": 32, "batch": 8, "buffer_size": 1024},
     "ippo": {"envs": 4, "horizon": 8, "epochs": 1},
     "mappo": {"envs": 4, "horizon": 8, "epochs": 1},
+    "hierarchy": {"envs": 4, "symbols": {"horizon": 8, "epochs": 1}, "master": {"horizon": 8, "epochs": 1}},
 }
 RUNS = [(name, algo) for name in ("market/portfolio", "market/accounts") for algo in SMALL]
 RUNS.remove(("market/accounts", "mappo"))  # accounts have no global state for a central critic
@@ -108,6 +109,13 @@ def overlay_params(root: Path):
     from marl_pipeline.config import load_params
 
     return load_params(root / "params.yaml")
+
+
+def test_the_hierarchy_refuses_one_agent_for_the_whole_portfolio(root: Path) -> None:
+    made = scenario(root, "market/single", {}, "cpu")
+    settings = registry.choose("hierarchy", {}).settings
+    with pytest.raises(UserError, match=r"'agent' \(MultiDiscrete\); choose market/portfolio or market/accounts"):
+        registry.build("hierarchy", made.training(1, 0), made.inputs, settings, seed=0, timesteps=100)
 
 
 @pytest.mark.parametrize("engine", ["torch", "sb3"])

@@ -10,11 +10,11 @@ import torch
 from checkouts import small_checkout
 from torch import Tensor, nn
 
-from marl_pipeline.algos import registry as algorithms
+from marl_pipeline.agents import registry as algorithms
 from marl_pipeline.envs.matrix.games import two_step
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_episodes
+from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.pipeline import overlay
 from marl_pipeline.scenarios import registry
 from marl_pipeline.scenarios.presets import all_presets, choose

@@ -101,6 +101,10 @@ def test_an_override_of_a_later_phase_leaves_the_earlier_ones_alone() -> None:
         ({"kind": "algorithm", "algo": "qmix", "timesteps": 1}, r"^strategies\.x: 1 timesteps end before learning"),
         ({"kind": "algorithm", "algo": "qmix", "engine": "jax"}, r"strategies\.x\.engine': .*'sb3' \(found 'jax'\)"),
         ({"kind": "algorithm", "algo": "qmix", "timestep": 9}, r"'strategies\.x\.timestep'; did you mean 'timesteps'"),
+        (
+            {"kind": "rule", "rule": "benchmark"},
+            r"^strategies\.x: rule 'benchmark' holds the benchmark, which is none",
+        ),
         ({"kind": "rl"}, r"'strategies\.x\.kind': choose hierarchy, algorithm, rule \(found 'rl'\)"),
         ({"kind": "hierarchy", "overrides": {"market": {"slippage_bps": 0}}}, r"slippage_bps is the same for all"),
         ({"kind": "hierarchy", "overrides": {"market": {"limits": {}}}}, r"limits is the same for all strategies"),

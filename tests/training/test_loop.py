@@ -24,7 +24,7 @@ from marl_pipeline.training.callbacks import (
     OpponentPool,
     Telemetry,
 )
-from marl_pipeline.training.loop import Callback, Played, Run, train
+from marl_pipeline.training.loop import Callback, EpisodeResults, Run, train
 from tests.algos.learners import assert_same_bytes, settings
 from tests.algos.toy import Colours
 from tests.learning import OverSeeds
@@ -61,9 +61,9 @@ def run(
     return algorithm, done
 
 
-def scores(*values: float) -> Callable[[Policy], Played]:
+def scores(*values: float) -> Callable[[Policy], EpisodeResults]:
     following: Iterator[float] = iter(values)
-    return lambda policy: Played(torch.tensor([next(following)]))
+    return lambda policy: EpisodeResults(torch.tensor([next(following)]))
 
 
 def test_the_weights_of_the_best_evaluation_are_kept_and_the_earliest_of_equals() -> None:
@@ -190,9 +190,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, at: int) -> None
     def everything() -> tuple[list[Callback], Any]:
         stages = StagedEnvironment([lambda: Colours(16, 0), lambda: Colours(16, 1)])
 
-        def evaluate(policy: Policy) -> Played:
+        def evaluate(policy: Policy) -> EpisodeResults:
             values = torch.cat([weight.flatten() for weight in policy.module.parameters()])[:7].detach()
-            return Played(values, {"squared": values**2})
+            return EpisodeResults(values, {"squared": values**2})
 
         evaluation = GreedyEvaluation(evaluate, 2 * ITERATION, first=True)
         return [evaluation, KeepBest(), Curriculum((0, 3 * ITERATION)), Telemetry()], stages

@@ -1,7 +1,7 @@
 """The trading market of params.yaml as an environment of `marl train`: `market/portfolio` (symbols and a master on one
 book), `market/accounts` (every symbol for itself) and `market/single` (one agent over the whole portfolio).
 
-Runs learn on the train span and are tested on the validation span; the held-out end is never played.
+Runs learn on the train span and are tested on the validation span; the held-out end is never traded.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from torch import Tensor, nn
 from marl_pipeline.agents.market_inputs import JoinedMarketInputs, MarketInputs
 from marl_pipeline.agents.view import MarketView
 from marl_pipeline.algos.common.algorithm import Memory
+from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.config import Count, Params, Section, explain, load_params
 from marl_pipeline.data.assemble import assemble
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.sources import synthetic_from
 from marl_pipeline.data.windows import Span, split
-from marl_pipeline.envs.episodes import EpisodeMetric
-from marl_pipeline.envs.protocol import Environment, GroupSpec, Timestep
+from marl_pipeline.envs.protocol import Environment, GroupSpec, Timestep, closing
 from marl_pipeline.envs.trading.core.actions import Action
 from marl_pipeline.envs.trading.core.market import Market
 from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.errors import UserError
-from marl_pipeline.scenarios.scenario import Scenario, random_play
+from marl_pipeline.scenarios.market.metrics import episode_metrics
+from marl_pipeline.scenarios.scenario import Scenario, random_policy
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.models import load_embeddings, load_signals
 from marl_pipeline.store.paths import DATASET, ENCODER, SIGNALS
-
-CASH = "share of the initial cash"
 
 
 class MarketOptions(Section):
@@ -105,13 +104,17 @@ def scenario_of(
         return JoinedAgents(environment) if mode == "single" else environment
 
     train = Span(max(spans.train.start, view.start), spans.train.stop)
-    inputs = JoinedMarketInputs if mode == "single" else MarketInputs
+
+    def read() -> Inputs:
+        with closing(make(train, 1, 0)) as environment:
+            return (JoinedMarketInputs if mode == "single" else MarketInputs)(view, environment.groups)
+
     return Scenario(
         training=lambda num_envs, seed: make(train, num_envs, seed),
         test=lambda num_envs, seed: make(spans.validation, num_envs, seed),
-        read=lambda: inputs(view, make(train, 1, 0).groups),
-        metrics=_metrics(params.market.initial_cash),
-        baselines={"random": random_play, "hold": lambda groups, seed: Holding(groups)},
+        read=read,
+        metrics=episode_metrics(params.market.initial_cash),
+        baselines={"random": random_policy, "hold": lambda groups, seed: Holding(groups)},
         identify=lambda: {
             "source": source,
             "data": _digest(dataset),
@@ -121,21 +124,6 @@ def scenario_of(
             "spans": json.dumps(params.spans.model_dump(mode="json"), sort_keys=True),
         },
     )
-
-
-def _metrics(cash: float) -> dict[str, EpisodeMetric]:
-    """Of an account: of the portfolio, or the mean over the symbols' own."""
-    return {
-        "net_return": EpisodeMetric(lambda info: info["equity"] / cash - 1.0, "last", CASH, "higher"),
-        "drawdown": EpisodeMetric("drawdown", "highest", "share of the highest equity before", "lower"),
-        "turnover": EpisodeMetric("turnover", "sum", "multiples of equity", None),
-        "costs": EpisodeMetric(lambda info: _costs(info) / cash, "sum", CASH, "lower"),
-        "trades": EpisodeMetric("executed", "sum", "orders filled", None),
-    }
-
-
-def _costs(info: Mapping[str, Tensor]) -> Tensor:
-    return info["commission"] + info["slippage"] + info["borrow"]
 
 
 class Holding:

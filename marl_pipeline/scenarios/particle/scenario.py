@@ -12,7 +12,7 @@ from marl_pipeline.algos.common.algorithm import Policy
 from marl_pipeline.envs.episodes import EpisodeMetric
 from marl_pipeline.envs.particle.reference import GreedyAssignment
 from marl_pipeline.envs.particle.spread import SimpleSpread
-from marl_pipeline.envs.protocol import Discrete, GroupSpec
+from marl_pipeline.envs.protocol import Discrete, GroupSpec, closing
 from marl_pipeline.scenarios.scenario import Published, Scenario, maker, plain
 
 EPYMARL = "Papoudakis et al. 2021 (arXiv 2006.07869), table 3, parameters shared"
@@ -30,7 +30,8 @@ PUBLISHED = {
 def scenario(name: str, root: Path, options: Mapping[str, Any], device: torch.device | str) -> Scenario:
     """`mpe/simple_spread`; published returns are of its default options."""
     make = maker(name, SimpleSpread, options, device)
-    group = make(1, 0).groups["agents"]
+    with closing(make(1, 0)) as environment:
+        group = environment.groups["agents"]
     metrics = {
         "landmark_distance": EpisodeMetric(
             lambda info: info["uncovered"] / group.agents,

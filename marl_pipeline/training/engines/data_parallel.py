@@ -25,7 +25,7 @@ from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.progress import silent
 from marl_pipeline.training.callbacks import Curriculum, EpisodeFigures, GreedyEvaluation, KeepBest, Telemetry
 from marl_pipeline.training.engines.task import Task, Trained, Weights, cpu_weights
-from marl_pipeline.training.loop import Callback, Played, train
+from marl_pipeline.training.loop import Callback, EpisodeResults, train
 
 
 class ProcessGroup(Reduction):
@@ -129,10 +129,10 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
 
     given = task.evaluate
 
-    def evaluate(policy: Policy) -> Played:
+    def evaluate(policy: Policy) -> EpisodeResults:
         assert given is not None
         require_equal_weights(cpu_weights(policy.module), group)
-        played: Played = group.broadcast(_on_cpu(given(policy)) if group.rank == 0 else None)
+        played: EpisodeResults = group.broadcast(_on_cpu(given(policy)) if group.rank == 0 else None)
         return played
 
     shared = replace(
@@ -144,8 +144,8 @@ def train_share(task: Task, group: ProcessGroup) -> Trained:
     return train_in_one_process(shared, group)
 
 
-def _on_cpu(played: Played) -> Played:
-    return Played(played.returns.cpu(), {name: values.cpu() for name, values in played.metrics.items()})
+def _on_cpu(played: EpisodeResults) -> EpisodeResults:
+    return EpisodeResults(played.returns.cpu(), {name: values.cpu() for name, values in played.metrics.items()})
 
 
 def train_in_one_process(task: Task, reduction: Reduction = NO_REDUCTION) -> Trained:

@@ -19,7 +19,7 @@ def train(engine: str, task: Task) -> Trained:
     if engine not in ENGINES:
         raise UserError(f"engine '{engine}' is not known (known: {', '.join(ENGINES)})")
     module, function = {
-        "torch": ("ray_train", "train") if task.workers > 1 else ("data_parallel", "train_alone"),
+        "torch": ("ray_train", "train") if task.workers > 1 else ("data_parallel", "train_in_one_process"),
         "ray": ("ray_train", "train"),
         "rllib": ("rllib", "train"),
         "sb3": ("sb3", "train"),

@@ -61,7 +61,8 @@ def test_a_gzipped_csv_is_read(tmp_path: Path) -> None:
         (HEADER + "A,2024-01-02,1\n\nA,2024-01-03,1,1\n", "line 4 has 4 fields, the header has 3"),
         (HEADER + '"A",2024-01-02,1\n"A",2024-01-03\n', "line 3 has 2 fields, the header has 3"),
         ("symbol,close,close\nA,1,2\n", "column 'close' stands there twice"),
-        (b"\xff\xfe\x00s\x00y", "not UTF-8 text"),
+        (b"\xff\xfes\x00y", "not whole UTF-16 text"),
+        (b"sym,close\n\xe4,1\n", "not UTF-8 text"),
         (b"sym\x00bol,close\nA,1\n", "it holds zero bytes"),
     ],
 )
@@ -93,7 +94,7 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
 def test_missing_files_folders_and_unknown_kinds_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv: no such file"):
         read_table(tmp_path / "nowhere.csv")
-    with pytest.raises(UserError, match=r"unknown kind of file '\.xlsx'"):
+    with pytest.raises(UserError, match="is an Excel workbook, which is not read; save it as CSV"):
         read_table(written(tmp_path, "x", "bars.xlsx"))
     with pytest.raises(UserError, match="is a folder"):
         read_table(tmp_path)

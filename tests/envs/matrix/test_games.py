@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from marl_pipeline.envs.protocol import Environment, Timestep
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from marl_pipeline.scenarios import registry
 
 

@@ -7,7 +7,7 @@ import torch
 from marl_pipeline.envs.particle.reference import GreedyAssignment
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.envs.sampling import RandomPolicy
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 
 
 def test_random_play_and_greedy_assignment_earn_what_they_are_known_to() -> None:

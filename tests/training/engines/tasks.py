@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.envs.particle.spread import SimpleSpread
-from marl_pipeline.envs.protocol import Environment
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.envs.protocol import Environment, GroupSpec, closing
+from marl_pipeline.evaluation.greedy import greedy_returns
 from marl_pipeline.progress import silent
 from marl_pipeline.training.engines.task import Task
-from marl_pipeline.training.loop import Played
+from marl_pipeline.training.loop import EpisodeResults
 
 EPISODES = 256
 PRESETS = Path(marl_pipeline.algos.__file__).parent / "presets"
@@ -38,8 +38,13 @@ def preset(algorithm: str, **changes: Any) -> PPOSettings:
     return kind.model_validate(values)
 
 
-def greedy(make: Callable[[int, int], Environment], policy: Policy) -> Played:
-    return Played(greedy_returns(make(EPISODES, 7), policy))
+def greedy(make: Callable[[int, int], Environment], policy: Policy) -> EpisodeResults:
+    return EpisodeResults(greedy_returns(make(EPISODES, 7), policy))
+
+
+def groups_of(make: Callable[[int, int], Environment]) -> Mapping[str, GroupSpec]:
+    with closing(make(1, 0)) as environment:
+        return environment.groups
 
 
 def task(algorithm: str, settings: PPOSettings, make: Callable[[int, int], Environment], **fields: Any) -> Task:
@@ -49,7 +54,7 @@ def task(algorithm: str, settings: PPOSettings, make: Callable[[int, int], Envir
         "settings": settings,
         "build": OnPolicy,
         "make": make,
-        "inputs": DenseInputs(make(1, 0).groups),
+        "inputs": DenseInputs(groups_of(make)),
         "workers": 1,
         "device": torch.device("cpu"),
         "evaluate": partial(greedy, make),

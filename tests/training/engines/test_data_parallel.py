@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.checkpoint import FileCheckpointer, NoCheckpoint
 from marl_pipeline.errors import UserError
-from marl_pipeline.evaluation.play import greedy_returns
+from marl_pipeline.evaluation.greedy import greedy_returns
 from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
 from marl_pipeline.progress import silent
 from marl_pipeline.training.engines.data_parallel import ProcessGroup, train_in_one_process, train_share
 from marl_pipeline.training.engines.task import Task, load_policy
-from marl_pipeline.training.loop import Played
+from marl_pipeline.training.loop import EpisodeResults
 from tests.algos.toy import EPISODE, Colours
 from tests.learning import OverSeeds
 from tests.training.engines.processes import WORKERS, Pair
@@ -98,8 +98,8 @@ def _three() -> Reduction:
     return reduction
 
 
-def greedy(policy: Any) -> Played:
-    return Played(greedy_returns(Colours(16, 99), policy))
+def greedy(policy: Any) -> EpisodeResults:
+    return EpisodeResults(greedy_returns(Colours(16, 99), policy))
 
 
 def task(folder: Path | None, timesteps: int, **changes: Any) -> Task:

@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.core.columns import Columns
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.checkpoint import FileCheckpointer
 from marl_pipeline.envs.protocol import Environment

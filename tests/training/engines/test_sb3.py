@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.idqn import IDQNSettings
 from marl_pipeline.checkpoint import FileCheckpointer

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from marl_pipeline.algos import registry
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.algos.common.optimizer_step import OptimizerSettings, OptimizerStep
 from marl_pipeline.algos.common.rollout import Experience

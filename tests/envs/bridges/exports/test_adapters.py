@@ -273,7 +273,7 @@ def test_stable_baselines3_learns_with_numbers_and_with_several_masked_choices()
     assert (chosen[:, 1] < 2).all()
 
 
-Played = Iterator[dict[str, float]]
+EpisodeResults = Iterator[dict[str, float]]
 Script = list[dict[str, Tensor]]
 
 
@@ -294,7 +294,7 @@ def script(make: MakeEnvironment) -> tuple[Script, list[dict[str, float]]]:
     return actions, rewards
 
 
-def through_gymnasium(make: MakeEnvironment, actions: Script) -> Played:
+def through_gymnasium(make: MakeEnvironment, actions: Script) -> EpisodeResults:
     upcoming, group = iter(actions), next(iter(actions[0]))
     env = GymnasiumVectorEnv(make, group=group, others=lambda _: without(group, next(upcoming)))
     env.reset(seed=11)
@@ -302,7 +302,7 @@ def through_gymnasium(make: MakeEnvironment, actions: Script) -> Played:
         yield {f"{group}_{i}": float(r) for i, r in enumerate(env.step(action[group][0].numpy())[1])}
 
 
-def through_stable_baselines3(make: MakeEnvironment, actions: Script) -> Played:
+def through_stable_baselines3(make: MakeEnvironment, actions: Script) -> EpisodeResults:
     upcoming, group = iter(actions), next(iter(actions[0]))
     env = StableBaselines3VecEnv(make, group=group, others=lambda _: without(group, next(upcoming)))
     env.seed(11)
@@ -319,14 +319,14 @@ def named(action: dict[str, Tensor]) -> dict[str, Any]:
     return {f"{g}_{i}": a for g, chosen in action.items() for i, a in enumerate(chosen[0].tolist())}
 
 
-def through_pettingzoo(make: MakeEnvironment, actions: Script) -> Played:
+def through_pettingzoo(make: MakeEnvironment, actions: Script) -> EpisodeResults:
     env = PettingZooParallelEnv(make)
     env.reset(seed=11)
     for action in actions:
         yield env.step({name: chosen for name, chosen in named(action).items() if name in env.agents})[1]
 
 
-def through_rllib(make: MakeEnvironment, actions: Script) -> Played:
+def through_rllib(make: MakeEnvironment, actions: Script) -> EpisodeResults:
     from marl_pipeline.envs.bridges.exports.rllib import RLlibMultiAgentEnv
 
     env = RLlibMultiAgentEnv(make)
@@ -336,7 +336,7 @@ def through_rllib(make: MakeEnvironment, actions: Script) -> Played:
         yield reward
 
 
-ADAPTERS: dict[str, Callable[[MakeEnvironment, Script], Played]] = {
+ADAPTERS: dict[str, Callable[[MakeEnvironment, Script], EpisodeResults]] = {
     "gymnasium": through_gymnasium,
     "stable_baselines3": through_stable_baselines3,
     "pettingzoo": through_pettingzoo,

@@ -1,7 +1,9 @@
 """Algorithms by name, and their settings: the preset, and what is laid over it.
 
-A preset (`presets/<name>.yaml`) says in `envs` how many environments to train in, and holds under `default` every field
-of the algorithm's settings. What differs on one environment is the preset of its scenario (`scenarios.presets`).
+The registry lies above the algorithms because one of them, the hierarchy, is built of others.
+
+A preset (`algos/presets/<name>.yaml`) says in `envs` how many environments to train in, and holds under `default` every
+field of the algorithm's settings. What differs on one environment is the preset of its scenario (`scenarios.presets`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from marl_pipeline.agents.hierarchy import Hierarchy, HierarchySettings
 from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
@@ -46,6 +49,7 @@ ALGORITHMS: Mapping[str, RegisteredAlgorithm] = {
     "vdn": RegisteredAlgorithm(QMIXSettings, QMIX),
     "qmix": RegisteredAlgorithm(QMIXSettings, QMIX),
     "maddpg": RegisteredAlgorithm(MADDPGSettings, MADDPG),
+    "hierarchy": RegisteredAlgorithm(HierarchySettings, Hierarchy),
 }
 
 

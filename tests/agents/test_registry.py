@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from marl_pipeline.algos import registry
+from marl_pipeline import algos
+from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs.particle.spread import SimpleSpread
+from marl_pipeline.envs.protocol import Environment
 from marl_pipeline.errors import UserError
+from tests.algos.toy import Colours
 
 
 def test_every_preset_belongs_to_an_algorithm_and_every_algorithm_has_one() -> None:
-    folder = Path(registry.__file__).parent / "presets"
+    folder = Path(algos.__file__).parent / "presets"
     assert {file.stem for file in folder.glob("*.yaml")} == set(registry.ALGORITHMS)
 
 
-@pytest.mark.parametrize("name", registry.ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in registry.ALGORITHMS if name != "hierarchy"])
 def test_every_preset_is_complete_and_builds_a_learner(name: str) -> None:
     chosen = registry.choose(name, {})
     assert registry.parse(name, chosen.as_dict()) == chosen
@@ -25,6 +29,23 @@ def test_every_preset_is_complete_and_builds_a_learner(name: str) -> None:
     learner = registry.build(name, world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=1000)
     actions, _ = learner.policy.act(world.reset(), learner.policy.start(2), None)
     assert actions["agents"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SimpleSpread(1, seed=0), r"'agents' \(Discrete\); choose market/portfolio or market/accounts$"),
+        (lambda: SimpleSpread(1, seed=0, continuous=True), r"'agents' \(Continuous\); choose market/portfolio"),
+        (lambda: Colours(1, 0), r"'workers' \(Discrete\), 'boss' \(Discrete\); choose market/portfolio"),
+    ],
+)
+def test_the_hierarchy_refuses_what_is_no_market_of_symbols(make: Callable[[], Environment], words: str) -> None:
+    chosen, environment = registry.choose("hierarchy", {}), make()
+    assert registry.parse("hierarchy", chosen.as_dict()) == chosen
+    inputs = DenseInputs(environment.groups)
+    with pytest.raises(UserError, match=words) as raised:
+        registry.build("hierarchy", environment, inputs, chosen.settings, seed=0, timesteps=1000)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,21 @@
-"""Simple policies that play an environment for its own sake: to shake it, and to see what a reward pays."""
+"""Policies that learn nothing, to test the simulator and to see what a reward pays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from marl_pipeline.algos.common.episodes import Memoryless
 from marl_pipeline.envs.protocol import Timestep
 from marl_pipeline.envs.trading.core.actions import Action
 
 PolicyName = Literal["random", "hold", "buy_and_hold"]
 
-Policy = Callable[[Timestep], Mapping[str, Tensor]]
 
-
-def policy_of(name: PolicyName, seed: int, device: torch.device) -> Policy:
-    """Every group by the same rule; a master that does not play at random allows the most.
+def policy_of(name: PolicyName, seed: int, device: torch.device) -> Memoryless:
+    """Returns the policy called `name`, the same for every group; a master that does not act at random allows the most.
 
     `random` draws evenly among the allowed actions; `hold` never trades; `buy_and_hold` buys as much as it may, once.
     """
@@ -41,4 +39,4 @@ def policy_of(name: PolicyName, seed: int, device: torch.device) -> Policy:
         actions["symbols"] = buys.long() * int(Action.BUY_LARGE) * (name == "buy_and_hold")
         return actions
 
-    return at_random if name == "random" else constant
+    return Memoryless(at_random if name == "random" else constant)
