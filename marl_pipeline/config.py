@@ -54,8 +54,10 @@ class Section(BaseModel):
 
 
 class RunParams(Section):
-    """What every stage shares. `workers` is how many stages run side by side and changes no result."""
+    """What every stage shares. `workers` is how many stages run side by side and changes no result; `profile` names the
+    profile that was merged last, for the report."""
 
+    profile: str
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     workers: Count
     threads: Count

@@ -69,19 +69,6 @@ def describe(params: DataParams, companions: Companions, bars: pd.DataFrame) -> 
     return entries, notes
 
 
-def span_in_words(entry: Mapping[str, Any]) -> str:
-    """One line on a companion: its file, rows, symbols, span and what is known on how many bars."""
-    parts = [entry.get("name", entry.get("file", "")), f"{entry['rows']:,} rows"]
-    if "symbols" in entry:
-        parts.append(f"{entry['symbols']} symbols")
-    if "first" in entry:
-        parts.append(f"{entry['first']} to {entry['last']}")
-    known = entry.get("known", {})
-    if known:
-        parts.append(", ".join(f"{name} known on {one['bars']:,} bars" for name, one in list(known.items())[:8]))
-    return "; ".join(parts)
-
-
 def universe_notes(universe: tuple[str, ...] | None, bars: pd.DataFrame) -> list[str]:
     """Symbols of the universe that the bars do not hold, with their likely spellings."""
     if universe is None:

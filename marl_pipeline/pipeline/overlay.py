@@ -94,6 +94,7 @@ def merge(
         path, relative_to = _find_profile(root, profile, cwd)
         overlay = _load(_read(path, ""), str(path))
         _lay_over(values, _materialise(overlay, root, relative_to, inputs), str(path))
+        values["run"]["profile"] = profile if path.parent == root / PROFILES else path.name
         changed = True
     for override in overrides:
         _lay_over(values, _materialise(_parse_override(override), root, cwd, inputs), f"-S {override}")
