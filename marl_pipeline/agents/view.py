@@ -65,11 +65,3 @@ class MarketView:
     @property
     def market_width(self) -> int:
         return int(self.market_rows.shape[-1])
-
-    def symbols_at(self, bar: Tensor) -> Tensor:
-        """[M] bar indices -> [M, N, K]."""
-        return self.symbol_rows[bar - self.start]
-
-    def market_at(self, bar: Tensor) -> Tensor:
-        """[M] bar indices -> [M, G]."""
-        return self.market_rows[bar - self.start]

@@ -10,7 +10,7 @@ import pandas as pd
 from marl_pipeline.config import BuildFeaturesParams
 from marl_pipeline.data import trailing
 from marl_pipeline.data.availability import as_of
-from marl_pipeline.data.calendar import bars_per_year
+from marl_pipeline.data.calendar import sessions_per_year
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.custom import CustomFeature
 from marl_pipeline.data.dataset import Dataset, Float32Array, FloatArray, IntArray, Panel
@@ -78,7 +78,7 @@ def assemble(
         sector=sector,
         benchmark=benchmark,
         benchmark_name=benchmark_name,
-        bars_per_year=float(bars_per_year(frequency, calendar)),
+        sessions_per_year=sessions_per_year(calendar),
     )
 
 

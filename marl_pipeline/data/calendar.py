@@ -10,7 +10,7 @@ import difflib
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,14 +33,24 @@ REFERENCE_YEARS = (2010, 2019)
 Moments = Any
 """Anything pandas turns into moments: datetime64 array (UTC), DatetimeIndex or Series, with or without zone UTC."""
 
+Frozen = TypeVar("Frozen", TimeArray, IntArray)
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """Sessions of an exchange, ascending, all [S] datetime64[us] in UTC; `session` is midnight of the date."""
+    """Sessions of an exchange, ascending, all [S] datetime64[us] in UTC; `session` is midnight of the date.
+
+    A session with a lunch break has two parts, others one. [P] each, ascending: `part_open` and `part_close`, which
+    session a part belongs to, and its number (0, and 1 after a break).
+    """
 
     session: TimeArray
     open: TimeArray
     close: TimeArray
+    part_open: TimeArray
+    part_close: TimeArray
+    part_session: IntArray
+    part_number: IntArray
     zone: str
 
 
@@ -88,18 +98,30 @@ def _schedule(calendar: str, first: int, last: int) -> Schedule:
         start = start if earliest is None else max(start, earliest)
         end = end if latest is None else min(end, latest)
         found = exchange_calendars.get_calendar(calendar, start=start, end=end)
-    sessions = found.schedule
+    table = found.schedule
+    opens, closes = utc_array(table["open"]), utc_array(table["close"])
+    pause, resume = utc_array(table["break_start"]), utc_array(table["break_end"])
+    broken = np.flatnonzero(~np.isnat(pause) & (pause < resume))
+    first_close = closes.copy()
+    first_close[broken] = pause[broken]
+    part_session = np.concatenate([np.arange(len(opens)), broken])
+    number = np.repeat([0, 1], [len(opens), len(broken)])
+    order = np.lexsort((number, part_session))
     return Schedule(
-        session=_frozen(utc_array(sessions.index)),
-        open=_frozen(utc_array(sessions["open"])),
-        close=_frozen(utc_array(sessions["close"])),
+        session=_frozen(utc_array(table.index)),
+        open=_frozen(opens),
+        close=_frozen(closes),
+        part_open=_frozen(np.concatenate([opens, resume[broken]])[order]),
+        part_close=_frozen(np.concatenate([first_close, closes[broken]])[order]),
+        part_session=_frozen(part_session[order].astype(np.int64)),
+        part_number=_frozen(number[order].astype(np.int64)),
         zone=str(found.tz),
     )
 
 
-def _frozen(stamps: TimeArray) -> TimeArray:
-    stamps.setflags(write=False)
-    return stamps
+def _frozen(values: Frozen) -> Frozen:
+    values.setflags(write=False)
+    return values
 
 
 def exchange_zone(calendar: str) -> str:
@@ -110,8 +132,8 @@ def exchange_zone(calendar: str) -> str:
 def session_index(timestamps: Moments, frequency: str, calendar: str) -> IntArray:
     """[K] place in `schedule(calendar, timestamps)` of the session each bar belongs to, -1 for off-calendar bars.
 
-    A daily bar belongs to the session of its date; an hourly one to the session whose open it does not precede
-    and whose close it precedes.
+    A daily bar belongs to the session of its date; an hourly one to the session that its hour reaches into: see
+    `part_index`.
     """
     stamps = utc_array(timestamps)
     days = schedule(calendar, stamps)
@@ -119,14 +141,27 @@ def session_index(timestamps: Moments, frequency: str, calendar: str) -> IntArra
         dates = stamps.astype("datetime64[D]").astype("datetime64[us]")
         place = np.searchsorted(days.session, dates, side="right") - 1
         inside: BoolArray = (place >= 0) & (days.session[place] == dates)
-    else:
-        place = np.searchsorted(days.open, stamps, side="right") - 1
-        inside = (place >= 0) & (stamps < days.close[place])
-    return np.where(inside, place, -1).astype(np.int64)
+        return np.where(inside, place, -1).astype(np.int64)
+    part = part_index(stamps, days)
+    return np.where(part >= 0, days.part_session[part], -1).astype(np.int64)
+
+
+def part_index(stamps: TimeArray, days: Schedule) -> IntArray:
+    """[K] the part of a session that each hourly bar belongs to, -1 for off-calendar bars.
+
+    It is the part that is open when the bar starts, else the one that opens within the hour: vendors who cut hours
+    by the clock name the first half hour of New York 09:00, or 09:30.
+    """
+    place = np.searchsorted(days.part_open, stamps, side="right") - 1
+    inside: BoolArray = (place >= 0) & (stamps < days.part_close[place])
+    after = np.minimum(place + 1, len(days.part_open) - 1)
+    wait = days.part_open[after] - stamps
+    soon: BoolArray = ~inside & (wait > np.timedelta64(0)) & (wait < HOUR)
+    return np.where(inside, place, np.where(soon, after, -1)).astype(np.int64)
 
 
 def in_session(timestamps: Moments, frequency: str, calendar: str) -> BoolArray:
-    """[K] whether the bar starts while the exchange is open (daily: on a day that has a session)."""
+    """[K] whether the bar belongs to a session (daily: its day has one)."""
     return session_index(timestamps, frequency, calendar) >= 0
 
 
@@ -158,15 +193,15 @@ def known_at(timestamps: Moments, frequency: str, calendar: str) -> TimeArray:
     """[K] datetime64[us] the moment each bar is complete.
 
     Daily: the close of its session (21:00 UTC on a day without one). Hourly: an hour after its start, or the
-    session's close where that comes first.
+    close, or the lunch break, where that comes first.
     """
     stamps = utc_array(timestamps)
     if frequency == "1Day":
         return session_closes(stamps, calendar)
-    place = session_index(stamps, frequency, calendar)
+    days = schedule(calendar, stamps)
+    part = part_index(stamps, days)
     complete = stamps + HOUR
-    closes = schedule(calendar, stamps).close[place]
-    return np.where(place >= 0, np.minimum(complete, closes), complete)
+    return np.where(part >= 0, np.minimum(complete, days.part_close[part]), complete)
 
 
 def sessions_between(start: Any, end: Any, calendar: str) -> pd.DataFrame:
@@ -181,23 +216,40 @@ def sessions_between(start: Any, end: Any, calendar: str) -> pd.DataFrame:
 
 def expected_grid(start: Any, end: Any, frequency: str, calendar: str) -> TimeArray:
     """datetime64[us] bar starts of every session from `start` to `end`: labels for daily bars, else every full
-    hour counted from the open until the close."""
-    days = sessions_between(start, end, calendar)
+    hour counted from the open (and from the end of a lunch break) until the close."""
+    edges = utc_array([pd.Timestamp(start), pd.Timestamp(end)])
+    days = schedule(calendar, edges)
+    first, last = edges.astype("datetime64[D]").astype("datetime64[us]")
+    chosen = (days.session >= first) & (days.session <= last)
     if frequency == "1Day":
-        return utc_array(days["session"])
-    opens, closes = utc_array(days["open"]), utc_array(days["close"])
+        labels: TimeArray = days.session[chosen]
+        return labels
+    parts = chosen[days.part_session]
+    opens, closes = days.part_open[parts], days.part_close[parts]
     count = -((opens - closes) // HOUR)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    return np.repeat(opens, count) + within * HOUR
+    hours: TimeArray = np.repeat(opens, count) + within * HOUR
+    return hours
+
+
+def sessions_per_year(calendar: str) -> float:
+    """Sessions in an average year, rounded: 252 for XNYS, 365 for 24/7."""
+    _, chosen = _reference(calendar)
+    return float(round(int(chosen.sum()) / (REFERENCE_YEARS[1] + 1 - REFERENCE_YEARS[0])))
 
 
 def bars_per_year(frequency: str, calendar: str) -> float:
-    """Bars in an average year: 252 daily and 252 x 7 hourly ones for XNYS."""
+    """Bars in an average year of usual sessions: 252 daily and 252 x 7 hourly ones for XNYS."""
+    per_year = sessions_per_year(calendar)
+    if frequency == "1Day":
+        return per_year
+    days, chosen = _reference(calendar)
+    hours = -((days.part_open - days.part_close) // HOUR)
+    in_session = np.bincount(days.part_session, weights=hours, minlength=len(days.session))
+    return float(per_year * np.median(in_session[chosen]))
+
+
+def _reference(calendar: str) -> tuple[Schedule, BoolArray]:
     days = schedule(calendar)
     first, last = (np.datetime64(f"{year}-01-01") for year in (REFERENCE_YEARS[0], REFERENCE_YEARS[1] + 1))
-    chosen = (days.session >= first) & (days.session < last)
-    per_year = round(int(chosen.sum()) / (REFERENCE_YEARS[1] + 1 - REFERENCE_YEARS[0]))
-    if frequency == "1Day":
-        return float(per_year)
-    length = np.median((days.close - days.open)[chosen].astype(np.int64)) / HOUR.astype("timedelta64[us]").astype(int)
-    return float(per_year * int(np.ceil(length)))
+    return days, (days.session >= first) & (days.session < last)

@@ -66,7 +66,7 @@ class Dataset:
         macro: [T, C] float32, scaled; C is 0 without a macro file. The same for sentiment: [T, N, S].
         sector: [N] index into `sectors`; every symbol is in sector 0 ("unknown") without a sector map.
         benchmark: [T] float64 level of the benchmark at each bar; NaN before it is first known.
-        bars_per_year: for annualising.
+        sessions_per_year: of the exchange calendar, for annualising.
     """
 
     panel: Panel
@@ -83,7 +83,7 @@ class Dataset:
     sector: IntArray
     benchmark: FloatArray
     benchmark_name: str
-    bars_per_year: float
+    sessions_per_year: float
 
     @property
     def bars(self) -> int:

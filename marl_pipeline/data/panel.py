@@ -12,6 +12,7 @@ import pandas as pd
 from marl_pipeline.data import trailing
 from marl_pipeline.data.calendar import in_session, known_at, session_of, utc_array
 from marl_pipeline.data.dataset import BoolArray, FloatArray, IntArray, Panel, TimeArray
+from marl_pipeline.data.hourly import NEUTRAL, complete_at, market_grid, starts
 from marl_pipeline.errors import UserError
 
 PRICES = ("open", "high", "low", "close")
@@ -20,10 +21,6 @@ THIN_SHARE = 0.1
 THIN_WINDOW = 20
 """A stamp at which fewer than `THIN_SHARE` of the symbols of the busiest of the last `THIN_WINDOW` stamps have a
 bar is left out of the grid: one vendor's odd stamp must not become an empty row for everybody else."""
-
-PHASE_WINDOW = 260
-"""Stamps over which the minute of the hour that most bars start at is counted: about 20 sessions of two
-interleaved hourly grids."""
 
 
 def build_panel(
@@ -59,8 +56,8 @@ def build_panel(
     if not good.any():
         raise UserError("bars: every bar is quarantined; data/validation_report.json says why")
     stamps = utc_array(bars["timestamp"])
-    grid = time_grid(stamps[good])
-    grid = grid[in_session(grid, frequency, calendar)]
+    good &= in_session(stamps, frequency, calendar)
+    grid, known = time_grid(column[good], stamps[good], frequency, calendar)
     if not len(grid):
         raise UserError(f"bars: none of them is in a session of data.calendar {calendar}; name your exchange's there")
     place = np.minimum(np.searchsorted(grid, stamps), len(grid) - 1)
@@ -78,30 +75,36 @@ def build_panel(
     return Panel(
         symbols=tuple(str(name) for name in names),
         timestamps=grid,
-        known_at=known_at(grid, frequency, calendar),
+        known_at=known,
         session=np.unique(days, return_inverse=True)[1].astype(np.int64),
         tradable=tradable,
         **arrays,
     )
 
 
-def time_grid(stamps: TimeArray) -> TimeArray:
-    """The sorted stamps that most symbols share, each judged by itself and the stamps before it.
+def time_grid(symbol: IntArray, stamps: TimeArray, frequency: str, calendar: str) -> tuple[TimeArray, TimeArray]:
+    """The sorted stamps that most symbols share and when each is known, judged by itself and the stamps before it.
 
     Hourly bars of one vendor may start at :00 for some symbols and at :30 for others. Such bars overlap, and a
-    row can hold only one kind: the minute that most bars of the last `PHASE_WINDOW` stamps start at stays. Of
-    the rest, stamps that are thin beside those just before (`THIN_SHARE`) are left out.
+    row can hold only one kind: those on the market's grid stay, and the first of a session, which may be shorter.
+    Of the rest, stamps that are thin beside those just before (`THIN_SHARE`) are left out.
+
+    Args:
+        symbol, stamps: [n] of bars that are in a session.
     """
     grid, count = np.unique(stamps, return_counts=True)
-    phase = (grid - grid.astype("datetime64[h]")).astype(np.int64)
-    kinds = np.unique(phase)
-    of_kind = np.where(phase[:, None] == kinds, count[:, None], 0).astype(np.float64)
-    lately = trailing.total(of_kind, PHASE_WINDOW, 1)
-    major = lately[np.arange(len(grid)), np.searchsorted(kinds, phase)] >= lately.max(axis=1)
-    grid, count = grid[major], count[major]
+    known = known_at(grid, frequency, calendar)
+    if frequency != "1Day":
+        phase = market_grid(symbol, stamps, calendar).phase
+        where = starts(grid, calendar)
+        known = np.minimum(known, complete_at(grid, phase, calendar))
+        kept = (where.phase == NEUTRAL) | (where.phase == phase[np.arange(len(grid)), where.part])
+        grid, count, known = grid[kept], count[kept], known[kept]
+    if not len(grid):
+        return grid, known
     busiest = trailing.highest(count.astype(np.float64)[:, None], THIN_WINDOW, 1)[:, 0]
-    kept: TimeArray = grid[count >= THIN_SHARE * busiest]
-    return kept
+    enough = count >= THIN_SHARE * busiest
+    return grid[enough], known[enough]
 
 
 def adjust_forward(

@@ -14,8 +14,10 @@ import pandas as pd
 
 from marl_pipeline.config import DataParams
 from marl_pipeline.data.calendar import exchange_dates, exchange_zone
+from marl_pipeline.data.calendar_fit import refuse_other_calendar, refuse_other_midnight
 from marl_pipeline.data.dataset import FloatArray, TimeArray
 from marl_pipeline.data.number_format import PLAIN
+from marl_pipeline.data.spacing import refuse_other_spacing
 from marl_pipeline.data.table import Table, blank_to_null, is_text, symbols
 from marl_pipeline.data.timestamps import (
     LINE,
@@ -189,6 +191,7 @@ def bars_of(table: Table, *, params: DataParams, default_symbol: str | None = No
     stamps = parse_timestamps(written, origin, params.date_format)
     if "symbol" not in chosen:
         _refuse_hidden_symbols(table, stamps, chosen)
+    refuse_other_spacing(names, stamps.moments, params.frequency, origin)
     zone = params.timezone or table.zone
     starts = bar_starts(stamps, params.model_copy(update={"timezone": zone}), origin, names.to_numpy(), written.index)
     starts = _as_starts(starts, params, origin)
@@ -382,7 +385,7 @@ def times_of_day(values: pd.Series) -> pd.Series | None:
     """The column as HH:MM or HH:MM:SS, if it holds times of day (09:30, 9:30 AM, 093000, 930), else None."""
     if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_bool_dtype(values):
         return None
-    if pd.api.types.is_float_dtype(values):
+    if pd.api.types.is_float_dtype(values) or not re.match(r"\s*\d{1,6}(\s*$|:)", str(values.iloc[0])):
         return None
     texts = values.astype("str").str.strip()
     distinct = pd.Series(texts.unique(), dtype="str")
@@ -426,6 +429,7 @@ def _as_starts(starts: TimeArray, params: DataParams, origin: str) -> TimeArray:
     if params.stamp == "end":
         return starts_of_ends(starts, params.frequency, params.calendar)
     if name_ends(starts, params.frequency, params.calendar):
+        refuse_other_calendar(starts, params.frequency, params.calendar)
         raise UserError(
             f"{origin}: the bars are stamped at their ends: they stand at the closes of {params.calendar} and not at "
             "its opens; set data.stamp to end"
@@ -537,6 +541,8 @@ def bar_starts(
         return labels
     shown = moments if stamps.clock is None else stamps.clock
     dates = shown.astype("datetime64[D]").astype("datetime64[us]")
+    if stamps.aware and bool((shown != dates).any()):
+        refuse_other_midnight(moments, zone, params.calendar, origin)
     placed = moments if stamps.aware else localise(moments, str(params.timezone), origin, groups, rows)
     return np.where(shown == dates, dates, exchange_dates(placed, zone))
 

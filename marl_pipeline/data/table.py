@@ -44,6 +44,7 @@ class Table:
             lines of a text file.
         origin: names the input in errors.
         separator: between the cells of a text; empty for others.
+        quoted: numbers of the text stand between quotes.
         layout: of whose files this is one, such as `MetaTrader`; empty if of nobody's.
         zone: the zone that the layout is known to write times in.
         meaning: canonical name -> column, where the layout decides it.
@@ -56,6 +57,7 @@ class Table:
     frame: pd.DataFrame
     origin: str
     separator: str = ""
+    quoted: bool = False
     layout: str = ""
     zone: str | None = None
     meaning: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Table:
         }
         if not numeric:
             return self.fixed or PLAIN
-        return infer_format(numeric, self.origin, Circumstances(self.separator, dotted, self.fixed))
+        return infer_format(numeric, self.origin, Circumstances(self.separator, self.quoted, dotted, self.fixed))
 
     def numbers(self, name: str) -> FloatArray:
         """[K] float64 of a column, NaN where a cell holds nothing.
@@ -169,6 +171,8 @@ class Table:
 
     def counts_since_1970(self, name: str) -> bool:
         """Whether the column counts s, ms, us or ns since 1970."""
+        if not re.match(r"\s*\d{9,19}(\.\d+)?\s*$", str(self.frame[name].iloc[0])):
+            return False
         cells = self.frame[name].astype("str").str.strip()
         return (
             bool(cells.str.fullmatch(r"\d{9,19}(\.\d+)?").all())

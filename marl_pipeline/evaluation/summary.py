@@ -71,23 +71,12 @@ class TrackRecord:
         groups = self.baselines.groupby("name", sort=False)
         return {str(name): table.reset_index(drop=True) for name, table in groups}
 
-    @property
-    def sessions_per_year(self) -> float:
-        """Trading days in a year: bars per year over the usual number of bars in a session."""
-        return self.dataset.bars_per_year / usual_bars_per_session(self.dataset)
-
     def metrics(self, account: pd.DataFrame) -> Metrics:
-        return account_metrics(account, self.dataset.panel.session, self.sessions_per_year)
+        return account_metrics(account, self.dataset.panel.session, self.dataset.sessions_per_year)
 
     def daily_returns(self, account: pd.DataFrame) -> FloatArray:
         session = self.dataset.panel.session[account["bar"].to_numpy()]
         return simple_returns(daily_equity(account["equity"].to_numpy(), session))
-
-
-def usual_bars_per_session(dataset: Dataset) -> int:
-    """The most frequent number of bars in a session (the smallest of them in a draw)."""
-    counts = np.bincount(np.unique(dataset.panel.session, return_counts=True)[1])
-    return int(np.argmax(counts))
 
 
 def summarise(
@@ -198,7 +187,7 @@ def _statistics(
     trials: Sequence[Mapping[str, Any]],
     others: Sequence[float],
 ) -> _Statistics:
-    year, confidence = record.sessions_per_year, params.gates.confidence
+    year, confidence = record.dataset.sessions_per_year, params.gates.confidence
     samples, seed = params.bootstrap_samples, params.bootstrap_seed
     own = record.daily_returns(headline)
     excess = {
@@ -237,7 +226,7 @@ def _strategies(
         interval = sharpe_difference(
             returns[name],
             other,
-            record.sessions_per_year,
+            record.dataset.sessions_per_year,
             confidence=params.gates.confidence,
             samples=params.bootstrap_samples,
             seed=params.bootstrap_seed,

@@ -24,6 +24,7 @@ from ruamel.yaml.error import YAMLError
 
 from marl_pipeline.config import NOT_SET, Params, parse_params
 from marl_pipeline.errors import UserError
+from marl_pipeline.yaml_text import load_yaml
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
@@ -160,8 +161,9 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 def _parse_value(text: str, option: str) -> dict[str, Any]:
     key, _, written = text.partition("=")
-    value = _load_value(written, f"{option} {text}")
-    for part in reversed(key.strip().split(".")):
+    keys = key.strip().split(".")
+    value = _load_value(written, f"{option} {text}", under=keys)
+    for part in reversed(keys):
         value = {part: value}
     return dict(value)
 
@@ -302,9 +304,9 @@ def _load(text: str, origin: str, round_trip: bool = False) -> Any:
     return values
 
 
-def _load_value(text: str, origin: str, round_trip: bool = False) -> Any:
+def _load_value(text: str, origin: str, round_trip: bool = False, under: Sequence[str] = ()) -> Any:
     try:
-        return (_round_trip() if round_trip else YAML(typ="safe", pure=True)).load(text)
+        return load_yaml(text, _round_trip() if round_trip else None, under)
     except YAMLError as error:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
 

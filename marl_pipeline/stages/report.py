@@ -65,6 +65,8 @@ def run(context: StageContext) -> None:
         quality={
             "bars_hidden": validation["totals"]["hidden_bars"],
             "share_hidden": validation["totals"]["hidden_share"],
+            "rows_dropped": validation["totals"]["dropped_rows"],
+            "share_unused": validation["totals"]["unused_share"],
             "findings": {rule["rule"]: rule["count"] for rule in validation["rules"] if rule["count"]},
         },
         inputs={"profile": params.run.profile, **{name: info[name] for name in shown}},

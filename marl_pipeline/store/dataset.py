@@ -15,7 +15,7 @@ from marl_pipeline.errors import UserError
 PANEL_ARRAYS = tuple(field.name for field in fields(Panel) if field.name != "symbols")
 DATASET_ARRAYS = ("features", "valid", "regime", "macro", "sentiment", "sector", "benchmark")
 NAMES = ("feature_names", "regime_names", "macro_names", "sentiment_names", "sectors")
-VALUES = ("benchmark_name", "bars_per_year")
+VALUES = ("benchmark_name", "sessions_per_year")
 
 
 def save_dataset(folder: Path, dataset: Dataset) -> None:

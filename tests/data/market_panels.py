@@ -88,5 +88,5 @@ def dataset_of(panel: Panel, sector: np.ndarray | None = None) -> Dataset:
         sector=sector,
         benchmark=np.ones(bars),
         benchmark_name="equal weight",
-        bars_per_year=252.0,
+        sessions_per_year=252.0,
     )

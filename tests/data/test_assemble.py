@@ -89,7 +89,7 @@ def test_every_array_has_the_shape_and_type_that_the_contract_says() -> None:
     assert dataset.sectors == ("unknown", "Energy", "Tech")
     np.testing.assert_array_equal(dataset.sector, [2, 1, 2, 0])
     assert dataset.benchmark_name == "SPY"
-    assert dataset.bars_per_year == 252.0
+    assert dataset.sessions_per_year == 252.0
     assert (dataset.sentiment[:, [1, 3]] == 0).all()
     assert (np.abs(dataset.sentiment[-20:, 0]).sum(axis=0) > 0).all()
 

@@ -45,9 +45,34 @@ def test_an_hourly_bar_is_complete_after_an_hour_or_at_the_close() -> None:
 
 
 def test_hourly_bars_belong_to_the_session_that_is_open_and_others_to_their_local_date() -> None:
-    starts = moments("2024-07-02T13:29", "2024-07-02T13:30", "2024-07-02T19:59", "2024-07-02T20:00", "2024-07-03T02:00")
+    starts = moments("2024-07-02T12:30", "2024-07-02T13:30", "2024-07-02T19:59", "2024-07-02T20:00", "2024-07-03T02:00")
     assert in_session(starts, "1Hour", "XNYS").tolist() == [False, True, True, False, False]
     assert (session_of(starts, "1Hour", "XNYS") == np.datetime64("2024-07-02")).all()
+
+
+def test_an_hour_by_the_clock_that_reaches_into_a_session_belongs_to_it() -> None:
+    starts = moments("2024-07-02T13:00", "2024-07-02T12:59", "2024-01-02T14:00")
+    assert in_session(starts, "1Hour", "XNYS").tolist() == [True, True, True]
+    lunch = moments("2024-07-02T03:00", "2024-07-02T02:30", "2024-07-02T03:30")  # Tokyo rests from 02:30 to 03:30 UTC
+    assert in_session(lunch, "1Hour", "XTKS").tolist() == [True, False, True]
+    assert (known_at(lunch[:1], "1Hour", "XTKS") == moments("2024-07-02T04:00")).all()
+
+
+@pytest.mark.parametrize(
+    ("calendar", "hours"),
+    [
+        ("XSHG", ["09:30", "10:30", "13:00", "14:00"]),
+        ("XHKG", ["09:30", "10:30", "11:30", "13:00", "14:00", "15:00"]),
+        ("XTKS", ["09:00", "10:00", "11:00", "12:30", "13:30", "14:30"]),
+    ],
+)
+def test_nothing_trades_in_a_lunch_break(calendar: str, hours: list[str]) -> None:
+    grid = expected_grid("2024-07-02", "2024-07-02", "1Hour", calendar)
+    local = pd.DatetimeIndex(grid).tz_localize("UTC").tz_convert(exchange_zone(calendar))
+    assert local.strftime("%H:%M").tolist() == hours
+    ends = pd.DatetimeIndex(known_at(grid, "1Hour", calendar)).tz_localize("UTC").tz_convert(exchange_zone(calendar))
+    breaks = {"XSHG": "11:30", "XHKG": "12:00", "XTKS": "11:30"}
+    assert ends.strftime("%H:%M")[hours.index("13:00" if "13:00" in hours else "12:30") - 1] == breaks[calendar]
 
 
 def test_an_exchange_east_of_greenwich_gets_its_own_date() -> None:
@@ -73,7 +98,13 @@ def test_the_expected_hourly_grid_counts_from_the_open_to_the_close() -> None:
 
 @pytest.mark.parametrize(
     ("frequency", "calendar", "bars"),
-    [("1Day", "XNYS", 252.0), ("1Hour", "XNYS", 252.0 * 7), ("1Hour", "24/7", 8760.0)],
+    [
+        ("1Day", "XNYS", 252.0),
+        ("1Hour", "XNYS", 252.0 * 7),
+        ("1Hour", "24/7", 8760.0),
+        ("1Hour", "XSHG", 243.0 * 4),
+        ("1Hour", "XHKG", 246.0 * 6),
+    ],
 )
 def test_bars_per_year(frequency: str, calendar: str, bars: float) -> None:
     assert bars_per_year(frequency, calendar) == bars

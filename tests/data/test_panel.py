@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marl_pipeline.data.calendar import in_session
 from marl_pipeline.data.panel import build_panel, time_grid
 from marl_pipeline.errors import UserError
 
@@ -67,29 +68,66 @@ def test_bars_outside_any_session_make_no_row() -> None:
         build_panel(bars[bars["timestamp"] == pd.Timestamp("2021-04-02", tz="UTC")], **DAILY)
 
 
+def hourly(*stamps: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols and stamps: `number` symbols have a bar at each of the stamps (New York, winter: UTC - 5)."""
+    symbol = np.concatenate([np.arange(number) for _, number in stamps])
+    stamp = np.concatenate([np.repeat(np.datetime64(text, "us"), number) for text, number in stamps])
+    return symbol, stamp
+
+
+def session(day: str, minute: int, number: int, opening: bool = True) -> list[tuple[str, int]]:
+    inner = [(f"2021-03-{day}T{hour}:{minute:02d}", number) for hour in range(15, 21)]
+    return ([(f"2021-03-{day}T14:30", number)] if opening else []) + inner
+
+
 def test_an_odd_stamp_of_one_vendor_does_not_enter_the_grid() -> None:
-    day = np.datetime64("2021-03-01T14:00", "us")
-    regular = np.repeat(day + np.arange(6) * np.timedelta64(1, "h"), 20)
-    odd = day + np.array([190, 191], dtype="timedelta64[m]")
-    np.testing.assert_array_equal(time_grid(np.concatenate([regular, odd])), np.unique(regular))
+    regular = session("01", 30, 20)
+    symbol, stamps = hourly(*regular, ("2021-03-01T17:10", 1), ("2021-03-01T17:11", 1))
+    grid, _ = time_grid(symbol, stamps, "1Hour", "XNYS")
+    np.testing.assert_array_equal(grid, np.array([text for text, _ in regular], dtype="datetime64[us]"))
 
 
 def test_of_two_interleaved_hourly_grids_the_one_with_more_bars_stays() -> None:
-    day = np.datetime64("2021-03-01T14:00", "us")
-    hours = day + np.arange(24) * np.timedelta64(1, "h")
-    few, many = np.repeat(hours + np.timedelta64(30, "m"), 8), np.repeat(hours, 12)
-    np.testing.assert_array_equal(time_grid(np.concatenate([few, many])), hours)
-    np.testing.assert_array_equal(time_grid(few), hours + np.timedelta64(30, "m"))
+    few, many = (np.array(texts) for texts in (session("01", 30, 8, False), session("01", 0, 12, False)))
+    symbol = np.concatenate([np.repeat([np.arange(8)], 6, axis=0).ravel(), 8 + np.tile(np.arange(12), 6)])
+    stamps = np.concatenate([np.repeat(few[:, 0], 8), np.repeat(many[:, 0], 12)]).astype("datetime64[us]")
+    grid, _ = time_grid(symbol, stamps, "1Hour", "XNYS")
+    np.testing.assert_array_equal(grid, many[:, 0].astype("datetime64[us]"))
+    grid, _ = time_grid(symbol[: 6 * 8], stamps[: 6 * 8], "1Hour", "XNYS")
+    np.testing.assert_array_equal(grid, few[:, 0].astype("datetime64[us]"))
+
+
+def test_the_half_hour_at_the_open_of_a_clock_grid_is_a_row_known_when_the_next_starts() -> None:
+    symbol, stamps = hourly(*session("01", 0, 5), *session("02", 0, 5))
+    grid, known = time_grid(symbol, stamps, "1Hour", "XNYS")
+    assert len(grid) == 14
+    assert known[7] == grid[8] == np.datetime64("2021-03-02T15:00")
+    assert (known[7:-1] <= grid[8:]).all()
+
+
+def test_a_change_of_grid_loses_no_session() -> None:
+    days = ["01", "02", "03", "04", "05", "08", "09", "10"]
+    symbol, stamps = hourly(*(bar for day in days for bar in session(day, 30 if day < "05" else 0, 5)))
+    grid, _ = time_grid(symbol, stamps, "1Hour", "XNYS")
+    assert len(grid) == 8 * 7
 
 
 @given(st.integers(0, 1000), st.integers(5, 100))
 @settings(max_examples=30, deadline=None)
 def test_the_grid_up_to_a_stamp_does_not_depend_on_later_ones(seed: int, known: int) -> None:
     rng = np.random.default_rng(seed)
-    half_hours = np.datetime64("2021-03-01T14:00", "us") + rng.integers(0, 120, 400) * np.timedelta64(30, "m")
-    cut = np.datetime64("2021-03-01T14:00", "us") + known * np.timedelta64(30, "m")
-    whole, past = time_grid(half_hours), time_grid(half_hours[half_hours <= cut])
-    np.testing.assert_array_equal(whole[whole <= cut], past)
+    start = np.datetime64("2021-03-01T14:00", "us")
+    stamps = np.unique(start + rng.integers(0, 400, 300) * np.timedelta64(30, "m"))
+    stamps = stamps[in_session(stamps, "1Hour", "XNYS")]
+    symbol, stamps = np.repeat(np.arange(4), len(stamps)), np.tile(stamps, 4)
+    kept = rng.random(len(stamps)) < 0.7
+    symbol, stamps = symbol[kept], stamps[kept]
+    cut = start + 4 * known * np.timedelta64(30, "m")
+    past = stamps <= cut
+    whole, moments = time_grid(symbol, stamps, "1Hour", "XNYS")
+    before, earlier = time_grid(symbol[past], stamps[past], "1Hour", "XNYS")
+    np.testing.assert_array_equal(whole[whole <= cut], before)
+    np.testing.assert_array_equal(moments[whole <= cut], earlier)
 
 
 def actions_of(*rows: tuple[str, str, str, float]) -> pd.DataFrame:

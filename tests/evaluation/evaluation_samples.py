@@ -52,7 +52,7 @@ def panel_of(close: np.ndarray, bars_per_session: int = 1, **changes: np.ndarray
     return Panel(**(values | changes))
 
 
-def dataset_of(panel: Panel, bars_per_year: float = 252.0, sectors: Sequence[str] = ("unknown",)) -> Dataset:
+def dataset_of(panel: Panel, sessions_per_year: float = 252.0, sectors: Sequence[str] = ("unknown",)) -> Dataset:
     bars, symbols = panel.close.shape
     return Dataset(
         panel=panel,
@@ -69,7 +69,7 @@ def dataset_of(panel: Panel, bars_per_year: float = 252.0, sectors: Sequence[str
         sector=np.arange(symbols) % len(sectors),
         benchmark=100.0 * np.nanmean(panel.close / panel.close[0], axis=1),
         benchmark_name="INDEX",
-        bars_per_year=bars_per_year,
+        sessions_per_year=sessions_per_year,
     )
 
 

@@ -161,3 +161,75 @@ def test_the_smallest_detectable_edge_is_detected_four_times_in_five() -> None:
     edge = smallest_detectable_edge(error, 0.95, 0.8)
     estimates = np.random.default_rng(0).normal(edge, error, 100_000)
     assert np.mean(estimates - 1.959964 * error > 0) == pytest.approx(0.8, abs=0.01)
+
+
+def test_the_interval_is_that_of_the_resampled_ratios_by_hand() -> None:
+    returns = np.random.default_rng(3).normal(0.0002, 0.01, 60)
+    found = sharpe_interval(returns, 252.0, confidence=0.9, samples=400, seed=7)
+    rows = np.concatenate(list(stationary_bootstrap(60, found.block, 400, np.random.default_rng(7))))
+    ratios = np.array([returns[row].mean() / returns[row].std(ddof=1) for row in rows]) * math.sqrt(252)
+    value = returns.mean() / returns.std(ddof=1) * math.sqrt(252)
+    assert found.value == pytest.approx(value)
+    assert [found.low, found.high] == pytest.approx(np.quantile(ratios, [0.05, 0.95]))
+    assert found.standard_error == pytest.approx(ratios.std(ddof=1))
+    assert found.p_value == (1 + np.sum(ratios - value >= value)) / 401
+    assert 0.1 < found.p_value < 0.9
+    assert found.block == automatic_block_length(returns)
+
+
+def test_no_p_value_is_zero() -> None:
+    returns = 0.01 + 0.001 * np.sin(np.arange(100.0))
+    assert sharpe_interval(returns, 252.0, confidence=0.9, samples=99, seed=0).p_value == 0.01
+
+
+def test_the_longest_block_of_a_pair_is_taken() -> None:
+    persistent, quick = autoregressive(0.9, 300, 0), autoregressive(0.0, 300, 1)
+    blocks = [automatic_block_length(series) for series in (persistent, quick, persistent - quick)]
+    assert len(set(blocks)) == 3
+    found = sharpe_difference(persistent, quick, 1.0, confidence=0.9, samples=20, seed=0)
+    assert found.block == max(blocks)
+
+
+@pytest.mark.parametrize("returns", [np.full(2, 0.01), np.array([0.01])])
+def test_returns_that_do_not_vary_have_no_sharpe_ratio(returns: np.ndarray) -> None:
+    assert probabilistic_sharpe(returns, 0.0) == 0.5
+    if len(returns) > 1:
+        found = sharpe_interval(returns, 252.0, confidence=0.9, samples=10, seed=0)
+        assert (found.value, found.low, found.high, found.block) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_one_period_and_no_trial_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 periods"):
+        sharpe_interval(np.zeros(1), 252.0, confidence=0.9, samples=10, seed=0)
+    with pytest.raises(ValueError, match="at least one trial"):
+        expected_best_sharpe(0, 1.0)
+
+
+def test_blocks_of_short_series_are_bounded_by_their_length() -> None:
+    assert automatic_block_length(np.array([0.0, 1, 0, 1, 0, 1, 0])) == 1.0
+    trend = np.arange(8.0)
+    assert 1.0 < automatic_block_length(trend) <= math.ceil(8 / 3)
+    assert automatic_block_length(np.arange(12.0)) <= 4
+    assert automatic_block_length(np.cumsum(autoregressive(0.99, 400, 0))) <= math.ceil(3 * math.sqrt(400))
+
+
+def test_the_probability_is_the_papers_formula_with_skew_and_kurtosis() -> None:
+    """Bailey & Lopez de Prado 2012, equation 8, with moments from scipy."""
+    returns = np.random.default_rng(5).gamma(2.0, 0.01, 50) - 0.015
+    sharpe = returns.mean() / returns.std(ddof=1)
+    skew, kurtosis = stats.skew(returns), stats.kurtosis(returns, fisher=False)
+    spread = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
+    wanted = stats.norm.cdf((sharpe - 0.1) * math.sqrt(49) / math.sqrt(spread))
+    assert 0.05 < wanted < 0.95
+    assert probabilistic_sharpe(returns, 0.1) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_thresholds_of_few_trials_by_hand() -> None:
+    """(1 - gamma) z(1 - 1/N) + gamma z(1 - 1/(N e)) with N = 2: 0 + 0.5772 x 0.9005; and of an edge, 1.96 + 0.8416."""
+    assert expected_best_sharpe(2, 1.0) == pytest.approx(0.57722 * stats.norm.ppf(1 - 1 / (2 * math.e)), abs=1e-5)
+    assert expected_best_sharpe(2, 1.0) == pytest.approx(0.5198, abs=1e-3)
+    assert smallest_detectable_edge(0.3, 0.95) == pytest.approx(0.3 * (1.95996 + 0.84162), abs=1e-5)
+    wide = np.array([-0.4, 0.4])
+    assert deflated_sharpe(np.random.default_rng(2).normal(size=50), 2, wide)[1] == pytest.approx(
+        expected_best_sharpe(2, math.sqrt(0.32))
+    )

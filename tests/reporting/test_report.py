@@ -14,7 +14,7 @@ from rich.console import Console
 
 from marl_pipeline.evaluation.baselines import baselines
 from marl_pipeline.evaluation.records import Curve
-from marl_pipeline.evaluation.summary import TrackRecord, finite, summarise, usual_bars_per_session
+from marl_pipeline.evaluation.summary import TrackRecord, finite, summarise
 from marl_pipeline.evaluation.track_record import chain
 from marl_pipeline.reporting.canvas import VARIABLES
 from marl_pipeline.reporting.page import page
@@ -105,8 +105,6 @@ def test_costs_are_reported_by_kind_and_add_up() -> None:
 
 def test_hourly_bars_are_annualised_by_trading_day() -> None:
     hourly = record(bars=1200, bars_per_session=3)
-    assert usual_bars_per_session(hourly.dataset) == 3
-    assert hourly.sessions_per_year == pytest.approx(252.0)
     test = summarise(hourly, REPORT, trials=[], lineage={}, quality={})["test"]
     assert test["sessions"] == math.ceil(test["bars"] / 3)
 

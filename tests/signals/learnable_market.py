@@ -65,7 +65,7 @@ def dataset_of(close: np.ndarray, features: np.ndarray, valid: np.ndarray, opens
         sector=np.zeros(symbols, dtype=np.int64),
         benchmark=np.ones(bars),
         benchmark_name="none",
-        bars_per_year=252.0,
+        sessions_per_year=252.0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 BARS = 150
 
 
+@functools.cache
 def smoke_params(*changes: str) -> Params:
     """The smoke profile with some parameters changed."""
     merged = overlay.merge(ROOT, "smoke", list(changes), ROOT)

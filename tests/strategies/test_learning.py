@@ -39,6 +39,7 @@ PHASES = ((train_symbol_agents, SYMBOL_AGENTS), (train_master, MASTER), (fine_tu
 SEED = 1
 
 
+@functools.cache
 def params() -> Params:
     values = smoke_params("spans.test_fraction=0.3", "spans.embargo=2", "walk_forward.tune_bars=30").model_dump(
         mode="json"

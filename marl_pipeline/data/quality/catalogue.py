@@ -50,8 +50,10 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "duplicate",
-            "A second row for the same symbol and time. The first row stands, later ones are dropped.",
-            "Look at how the file was put together: overlapping downloads are the usual cause.",
+            "Another row for the same symbol and time. The most complete one is used, the last of several such; the "
+            "others are dropped.",
+            "Look at how the file was put together: overlapping downloads are the usual cause. Where values differ, "
+            "ask the vendor which row is right.",
         ),
         Rule(
             "out_of_order",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,30 @@ EFFECT = {
 }
 
 
+@dataclass(frozen=True)
+class Used:
+    """What becomes of the rows of a source: dropped as duplicates, hidden, or used."""
+
+    rows: int
+    dropped: int
+    conflicting: int
+    hidden: int
+
+    @property
+    def unused(self) -> int:
+        return self.dropped + self.hidden
+
+    def in_words(self) -> str:
+        """One sentence that accounts for every row."""
+        if not self.dropped:
+            return f"{self.hidden:,} of {self.rows:,} bars ({100 * self.hidden / self.rows:.2f}%) are hidden."
+        return (
+            f"{self.unused:,} of {self.rows:,} rows ({100 * self.unused / self.rows:.2f}%) are not used: "
+            f"{self.dropped:,} dropped as duplicates ({self.conflicting:,} of them with other values), "
+            f"{self.hidden:,} of the {self.rows - self.dropped:,} bars left are hidden."
+        )
+
+
 def build_report(
     result: QualityResult,
     params: ValidateDataParams,
@@ -34,28 +59,34 @@ def build_report(
 ) -> dict[str, Any]:
     """The report as JSON values.
 
-    Keys: `frequency`, `calendar`, `adjustment`; `totals` (bars, symbols, span, findings, hidden bars); `summary` (a
-    sentence a rule with findings); `rules` (every rule: severity, count, hits of each symbol, first, last, examples, or
-    why it did not apply); `symbols` (of each: span, bars, how many are hidden and, of hourly ones, the minutes of the
-    hour that they start at).
+    Keys: `frequency`, `calendar`, `adjustment`; `totals` (rows of the source, bars, symbols, span, findings; rows
+    dropped as duplicates and how many of them differ from the row used; hidden bars and their share of the bars; the
+    share of the rows that is not used for either reason); `summary` (a sentence a rule with findings); `rules` (every
+    rule: severity, count, hits of each symbol, first, last, examples, or why it did not apply); `symbols` (of each:
+    span, bars, how many are hidden and, of hourly ones, the minutes of the hour that they start at).
     """
     bars = result.bars[~result.bars["duplicate"]]
     hidden = covered(bars, result.quarantine)
+    used = Used(len(result.bars), len(result.bars) - len(bars), int(result.bars["conflict"].sum()), int(hidden.sum()))
     rules = [_rule(result, rule, params.severity[rule]) for rule in RULES]
     return {
         "frequency": frequency,
         "calendar": calendar,
         "adjustment": adjustment,
         "totals": {
-            "bars": len(result.bars),
+            "rows": used.rows,
+            "bars": len(bars),
+            "dropped_rows": used.dropped,
+            "conflicting_rows": used.conflicting,
             "symbols": int(bars["symbol"].nunique()),
             "first": _moment(bars["timestamp"].min()),
             "last": _moment(bars["timestamp"].max()),
             "findings": len(result.findings),
-            "hidden_bars": int(hidden.sum()),
-            "hidden_share": round(float(hidden.mean()), 6),
+            "hidden_bars": used.hidden,
+            "hidden_share": round(used.hidden / len(bars), 6),
+            "unused_share": round(used.unused / used.rows, 6),
         },
-        "summary": _summary(rules, bars, int(hidden.sum())),
+        "summary": [*result.notes, *_summary(rules, bars, used)],
         "rules": rules,
         "symbols": _symbols(bars, hidden, frequency),
     }
@@ -107,7 +138,7 @@ def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
     return entry
 
 
-def _summary(rules: Sequence[dict[str, Any]], bars: pd.DataFrame, hidden: int) -> list[str]:
+def _summary(rules: Sequence[dict[str, Any]], bars: pd.DataFrame, used: Used) -> list[str]:
     lines = []
     for entry in rules:
         if not entry["count"]:
@@ -125,8 +156,7 @@ def _summary(rules: Sequence[dict[str, Any]], bars: pd.DataFrame, hidden: int) -
             never = [name for name, count in entry["symbols"].items() if count == sizes[name]]
             if never:
                 lines.append(f"zero_volume: {', '.join(never)} never trade: an index cannot be bought.")
-    share = 100 * hidden / len(bars)
-    lines.append(f"{hidden:,} of {len(bars):,} bars ({share:.2f}%) are hidden." if lines else "Nothing was found.")
+    lines.append(used.in_words() if lines else "Nothing was found.")
     return lines
 
 

@@ -6,25 +6,18 @@ flagged bars hides nothing that could not have been hidden on the day.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from marl_pipeline.config import ValidateDataParams
-from marl_pipeline.data.dataset import BoolArray, FloatArray, IntArray
+from marl_pipeline.data.dataset import BoolArray, FloatArray, IntArray, TimeArray
+from marl_pipeline.data.hourly import NEUTRAL, ODD, PHASES, clock_phase, expected_hours, market_grid, starts
 from marl_pipeline.data.quality.catalogue import RULES
 from marl_pipeline.data.quality.moves import Moves, find_moves
-from marl_pipeline.data.quality.table import (
-    NEUTRAL,
-    ODD,
-    PHASE_STEP,
-    PHASES,
-    SortedBars,
-    expected_stamps,
-    grid_in_force,
-    phase_of,
-)
+from marl_pipeline.data.quality.table import SortedBars, own_grid
 
 PRICES = ("open", "high", "low", "close")
 ROUNDING = 1e-5
@@ -52,16 +45,17 @@ class Flags:
 
 
 def find_flags(bars: SortedBars, params: ValidateDataParams, *, adjustment: str) -> Flags:
-    """Applies every rule. Duplicates are judged as such and by no other rule: the first row stands."""
+    """Applies every rule. Duplicates are judged as such and by no other rule."""
     flags = Flags(bars)
     column = flags.columns
-    column["duplicate"] = ~bars.first
+    column["duplicate"] = ~bars.stands
+    flags.figures["conflict"] = _conflicts(bars)
     column["out_of_order"] = _out_of_order(bars)
     _values(flags)
-    column["off_calendar"] = bars.first & (bars.session < 0)
-    usable = bars.first & ~column["off_calendar"]
-    own = _grids(flags, usable) if bars.hourly else np.full(len(bars), NEUTRAL, dtype=np.int64)
-    _gaps(flags, usable, own)
+    column["off_calendar"] = bars.stands & (bars.session < 0)
+    usable = bars.stands & ~column["off_calendar"]
+    grids = _grids(flags, usable) if bars.hourly else None
+    _gaps(flags, usable, grids)
     priced = usable & (bars.values["close"] > 0) & np.isfinite(bars.values["close"])
     _stale(flags, priced, params.stale_bars)
     moves = find_moves(
@@ -74,8 +68,18 @@ def find_flags(bars: SortedBars, params: ValidateDataParams, *, adjustment: str)
     flags.moves = moves
     flags.figures["simple"], flags.figures["ratio"] = moves.simple, moves.ratio
     column["jump"], column["range_spike"], column["split_like"] = moves.jump, moves.spike, moves.split_like
-    _coverage(flags, usable, params)
+    _coverage(flags, usable, grids, params)
     return flags
+
+
+def _conflicts(bars: SortedBars) -> BoolArray:
+    """[n] the row differs from the one that stands for its symbol and time."""
+    rows = np.flatnonzero(~bars.stands)
+    kept = bars.standing_row[rows]
+    out = np.zeros(len(bars), dtype=bool)
+    for column in bars.values.values():
+        out[rows] |= ~((column[rows] == column[kept]) | (np.isnan(column[rows]) & np.isnan(column[kept])))
+    return out
 
 
 def _out_of_order(bars: SortedBars) -> BoolArray:
@@ -102,55 +106,72 @@ def _values(flags: Flags) -> None:
     flags.figures["empty"] = np.stack(empty, axis=1)
     prices = np.stack([value[name] for name in PRICES])
     with np.errstate(invalid="ignore"):
-        column["missing_value"] = bars.first & missing
-        column["non_positive_price"] = bars.first & (prices <= 0).any(axis=0)
+        column["missing_value"] = bars.stands & missing
+        column["non_positive_price"] = bars.stands & (prices <= 0).any(axis=0)
         over = value["high"] < np.fmax(np.fmax(value["open"], value["close"]), value["low"]) * (1 - ROUNDING)
         under = value["low"] > np.fmin(np.fmin(value["open"], value["close"]), value["high"]) * (1 + ROUNDING)
-        column["ohlc_inconsistent"] = bars.first & (over | under) & ~column["non_positive_price"]
-        column["negative_volume"] = bars.first & (value["volume"] < 0)
-        column["zero_volume"] = bars.first & (value["volume"] == 0)
+        column["ohlc_inconsistent"] = bars.stands & (over | under) & ~column["non_positive_price"]
+        column["negative_volume"] = bars.stands & (value["volume"] < 0)
+        column["zero_volume"] = bars.stands & (value["volume"] == 0)
         traded = pd.Series(value["volume"] > 0).groupby(bars.symbol).cummax().to_numpy(dtype=bool)
     flags.figures["never_traded"] = ~traded
 
 
-def _grids(flags: Flags, usable: BoolArray) -> IntArray:
-    """Flags bars off the market's grid; returns the grid that each symbol itself keeps to."""
+@dataclass(frozen=True)
+class Grids:
+    """[n, PARTS] the grid of the market and of the symbol at each row; `extra`: [n] a bar at the open of a part that
+    few other symbols have; `stray`: [n] a bar off its own grid and the market's; `openings`: see MarketGrid."""
+
+    market: IntArray
+    own: IntArray
+    extra: BoolArray
+    stray: BoolArray
+    openings: TimeArray
+
+
+def _grids(flags: Flags, usable: BoolArray) -> Grids:
+    """Flags bars off the market's grid."""
     bars = flags.bars
-    phase = phase_of(bars)
-    market = grid_in_force(np.zeros(len(bars), dtype=np.int64), bars, phase, usable)
-    own = grid_in_force(bars.symbol, bars, phase, usable)
-    flags.columns["off_grid"] = usable & (phase != NEUTRAL) & ((phase == ODD) | (phase != market))
-    flags.figures["phase"], flags.figures["market"] = phase, market
-    strays = usable & (phase != NEUTRAL) & (phase != own)
-    flags.figures["stray"] = strays
-    return np.where(own == NEUTRAL, market, own)
+    where = starts(bars.stamp, bars.calendar)
+    grid = market_grid(bars.symbol[usable], bars.stamp[usable], bars.calendar)
+    market = grid.at(bars.stamp)
+    rows = np.arange(len(bars))
+    here = market[rows, where.part]
+    on_grid = (where.phase == NEUTRAL) | (where.phase == here)
+    flags.columns["off_grid"] = usable & ((where.phase == ODD) | ~on_grid)
+    own = own_grid(bars, where, usable)
+    stray = usable & ~on_grid & (where.phase != own[rows, where.part])
+    last = np.maximum.accumulate(np.where(usable & (where.phase != NEUTRAL), rows, 0))  # a row that shows a grid
+    keeps = on_grid[last] & (bars.symbol[last] == bars.symbol)
+    own = np.where((own == NEUTRAL) | keeps[:, None], market, own)
+    flags.figures["market"], flags.figures["stray"] = here, stray
+    extra = where.begins & (here != NEUTRAL) & (clock_phase(bars.stamp) != here)
+    extra &= ~np.isin(bars.stamp, grid.openings)
+    return Grids(market, own, extra, stray, grid.openings)
 
 
-def _phases(bars: SortedBars, grid: IntArray) -> list[int]:
-    """The grids to look up; NEUTRAL stands for daily bars, or for the open's own minute before any grid is known."""
-    return [NEUTRAL] if not bars.hourly else [which for which in (NEUTRAL, *range(PHASES)) if (grid == which).any()]
+def _expected(bars: SortedBars, phase: IntArray | None, grids: Grids | None) -> Iterator[tuple[BoolArray, TimeArray]]:
+    """Rows that share a grid, and the stamps that the calendar expects on it, the market's openings among them."""
+    if phase is None or grids is None:
+        yield np.ones(len(bars), dtype=bool), bars.days.session
+        return
+    code = (phase - NEUTRAL) @ np.array([PHASES + 1, 1])
+    for which in np.unique(code):
+        first, second = (int(each) + NEUTRAL for each in divmod(int(which), PHASES + 1))
+        yield code == which, np.union1d(expected_hours(bars.days, (first, second)), grids.openings)
 
 
-def _stamps_of(bars: SortedBars, which: int) -> np.ndarray:
-    if which == NEUTRAL and bars.hourly and len(bars.opens):
-        into = bars.opens[0] - bars.opens[0].astype("datetime64[h]")
-        return expected_stamps(bars, int(into // PHASE_STEP))
-    return expected_stamps(bars, which)
-
-
-def _gaps(flags: Flags, usable: BoolArray, own: IntArray) -> None:
+def _gaps(flags: Flags, usable: BoolArray, grids: Grids | None) -> None:
     """Counts the stamps that the calendar expects between a symbol's consecutive bars on its own grid."""
     bars = flags.bars
-    rows = np.flatnonzero(usable & ~flags.figures["stray"] if bars.hourly else usable)
+    rows = np.flatnonzero(usable & ~grids.stray if grids else usable)
     missing = np.zeros(len(bars), dtype=np.int64)
     if len(rows) > 1:
         follows = bars.symbol[rows[1:]] == bars.symbol[rows[:-1]]
         before, here = bars.stamp[rows[:-1]], bars.stamp[rows[1:]]
-        grid = own[rows[1:]]
-        for which in _phases(bars, grid):
-            expected = _stamps_of(bars, which)
+        for chosen, expected in _expected(bars, grids.own if grids else None, grids):
             between = np.searchsorted(expected, here, "left") - np.searchsorted(expected, before, "right")
-            at = follows & (grid == which)
+            at = follows & chosen[rows[1:]]
             missing[rows[1:][at]] = between[at]
     flags.figures["missing_bars"] = missing
     flags.columns["calendar_gap"] = missing > 0
@@ -181,19 +202,17 @@ def _stale(flags: Flags, priced: BoolArray, stale_bars: int) -> None:
     flags.figures["still"][rows] = equal + 1
 
 
-def _coverage(flags: Flags, usable: BoolArray, params: ValidateDataParams) -> None:
+def _coverage(flags: Flags, usable: BoolArray, grids: Grids | None, params: ValidateDataParams) -> None:
     """Share of the last `coverage_window` bars expected on the market's grid that are there and not hidden;
     judged once a symbol has that many expected bars behind it."""
     bars, window = flags.bars, params.coverage_window
-    grid = flags.figures["market"] if bars.hourly else np.full(len(bars), NEUTRAL, dtype=np.int64)
     good = usable & ~flags.hidden(params.severity)
-    count = np.concatenate([[0], np.cumsum(good)])
+    count = np.concatenate([[0], np.cumsum(good & ~grids.extra if grids else good)])
     key = bars.key(bars.symbol, bars.stamp)
     begins = np.searchsorted(bars.symbol, bars.symbol, side="left")
     share: FloatArray = np.full(len(bars), np.nan)
-    for which in _phases(bars, grid):
-        at = np.flatnonzero(usable & (grid == which))
-        expected = _stamps_of(bars, which)
+    for chosen, expected in _expected(bars, grids.market if grids else None, grids):
+        at = np.flatnonzero(usable & chosen)
         if not len(expected) or not len(at):
             continue
         place = np.searchsorted(expected, bars.stamp[at], side="right") - 1

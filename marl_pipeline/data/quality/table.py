@@ -1,8 +1,4 @@
-"""The bars in the order the rules read them, and the grids that they are held against.
-
-`SortedBars` is the table by symbol and time with the row order of the file remembered. A grid is the minute of
-the hour that hourly bars start at; the first bar of a session may start at the open on any grid.
-"""
+"""The bars in the order the rules read them: by symbol and time, with the row order of the file remembered."""
 
 from __future__ import annotations
 
@@ -13,17 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from marl_pipeline.data.calendar import schedule, session_index, utc_array
+from marl_pipeline.data.calendar import Schedule, schedule, session_index, utc_array
 from marl_pipeline.data.dataset import BoolArray, FloatArray, IntArray, TimeArray
+from marl_pipeline.data.hourly import GRID_SESSIONS, NEUTRAL, PARTS, Starts
 
-HOUR = np.timedelta64(1, "h")
-PHASE_STEP = np.timedelta64(5, "m")
-PHASES = 12
-"""Grids that are told apart: bars that start at :00, :05 ... :55."""
-NEUTRAL, ODD = -1, -2
-"""A bar at the session's open belongs to every grid; one at 10:07:13 belongs to none."""
-GRID_SESSIONS = 20
-"""Sessions over which the grid in force is counted."""
+VALUES = ("open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True)
@@ -35,9 +25,9 @@ class SortedBars:
         stamp: datetime64[us], UTC.
         row: place in the file.
         values: open, high, low, close, volume.
-        first: the row stands for its symbol and time (later ones are duplicates).
-        session: index into `opens`, -1 when the exchange was closed.
-        days, opens, closes: datetime64[us], UTC, of the exchange sessions; `days` is midnight of the date.
+        stands: the row stands for its symbol and time (the others are duplicates): see `standing`.
+        session: index into the sessions of `days`, -1 when the exchange was closed.
+        days: the sessions of the exchange.
     """
 
     names: NDArray[np.str_]
@@ -45,20 +35,30 @@ class SortedBars:
     stamp: TimeArray
     row: IntArray
     values: dict[str, FloatArray]
-    first: BoolArray
+    stands: BoolArray
     session: IntArray
-    days: TimeArray
-    opens: TimeArray
-    closes: TimeArray
+    days: Schedule
+    calendar: str
     hourly: bool
 
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def opens(self) -> TimeArray:
+        return self.days.open
+
     @cached_property
     def stamps(self) -> TimeArray:
         """The distinct stamps, ascending."""
         return np.unique(self.stamp)
+
+    @cached_property
+    def standing_row(self) -> IntArray:
+        """[n] the row that stands for the symbol and time of each."""
+        group = np.cumsum(_begins(self.symbol, self.stamp)) - 1
+        rows: IntArray = np.flatnonzero(self.stands)[group]
+        return rows
 
     def key(self, symbol: IntArray, stamp: TimeArray, side: str = "left") -> IntArray:
         """Integers in the order of (symbol, stamp), to look up where a stamp falls among a symbol's rows."""
@@ -72,67 +72,63 @@ def sort_bars(bars: pd.DataFrame, *, calendar: str, frequency: str) -> SortedBar
     stamp = utc_array(bars["timestamp"])
     order = np.lexsort((stamp, codes))
     symbol, stamp = codes[order].astype(np.int64), stamp[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (symbol[1:] != symbol[:-1]) | (stamp[1:] != stamp[:-1])
-    days = schedule(calendar, stamp)
+    values = {name: bars[name].to_numpy(dtype=np.float64)[order] for name in VALUES}
     return SortedBars(
         names=np.asarray(names, dtype=str),
         symbol=symbol,
         stamp=stamp,
         row=order.astype(np.int64),
-        values={
-            name: bars[name].to_numpy(dtype=np.float64)[order] for name in ("open", "high", "low", "close", "volume")
-        },
-        first=first,
+        values=values,
+        stands=standing(symbol, stamp, values),
         session=session_index(stamp, frequency, calendar),
-        days=days.session,
-        opens=days.open,
-        closes=days.close,
+        days=schedule(calendar, stamp),
+        calendar=calendar,
         hourly=frequency == "1Hour",
     )
 
 
-def phase_of(bars: SortedBars) -> IntArray:
-    """[n] grid of each bar: 0..11 for :00 to :55, NEUTRAL at the open, ODD for any other minute."""
-    into = bars.stamp - bars.stamp.astype("datetime64[h]")
-    phase = np.where(into % PHASE_STEP == np.timedelta64(0), into // PHASE_STEP, ODD).astype(np.int64)
-    if len(bars.opens):
-        phase[(bars.session >= 0) & (bars.opens[bars.session] == bars.stamp)] = NEUTRAL
-    return phase
-
-
-def grid_in_force(group: IntArray, bars: SortedBars, phase: IntArray, counted: BoolArray) -> IntArray:
-    """[n] the grid that most bars of the row's group started on, over GRID_SESSIONS sessions up to its own stamp.
-
-    NEUTRAL where the group has no bar on any grid yet. Needs no bar after the row's stamp.
-    """
-    counted = counted & (phase >= 0)
-    order = np.lexsort((bars.stamp, group))
-    width = np.int64(len(bars.stamps) + 1)
-    key = group[order] * width + np.searchsorted(bars.stamps, bars.stamp[order])
-    hits = np.zeros((len(order) + 1, PHASES), dtype=np.int32)
-    for which in range(PHASES):
-        np.cumsum(counted[order] & (phase[order] == which), out=hits[1:, which])
-    since_session = np.maximum(bars.session[order] - (GRID_SESSIONS - 1), 0)
-    since = bars.opens[since_session] if len(bars.opens) else bars.stamp[order]
-    start = np.searchsorted(key, group[order] * width + np.searchsorted(bars.stamps, since), side="left")
-    end = np.searchsorted(key, key, side="right")
-    score = hits[end] - hits[np.minimum(start, end)]
-    leading = np.where(score.max(axis=1) > 0, score.argmax(axis=1), NEUTRAL)
-    out = np.empty(len(order), dtype=np.int64)
-    out[order] = leading
+def standing(symbol: IntArray, stamp: TimeArray, values: dict[str, FloatArray]) -> BoolArray:
+    """[n] the one row of each symbol and time that is used, of rows sorted by both: the most complete, and of equally
+    complete ones the last, since vendors send a correction after what it corrects."""
+    begins = _begins(symbol, stamp)
+    if begins.all():
+        return begins
+    complete = np.zeros(len(symbol), dtype=np.int64)
+    for name, column in values.items():
+        complete += np.isfinite(column) & ((column >= 0) if name == "volume" else (column > 0))
+    group = np.cumsum(begins) - 1
+    order = np.lexsort((np.arange(len(symbol)), complete, group))
+    last = np.searchsorted(group[order], np.arange(group[-1] + 1), side="right") - 1
+    out = np.zeros(len(symbol), dtype=bool)
+    out[order[last]] = True
     return out
 
 
-def expected_stamps(bars: SortedBars, phase: int) -> TimeArray:
-    """The stamps that the calendar expects on a grid, ascending: one a session for daily bars; for hourly ones
-    the open and every hour after it, at the grid's minute, before the close."""
-    if not bars.hourly:
-        return bars.days
-    hours: TimeArray = bars.opens.astype("datetime64[h]").astype("datetime64[us]")
-    late = (phase * PHASE_STEP <= bars.opens - hours).astype(np.int64)
-    start: TimeArray = hours + phase * PHASE_STEP + late * HOUR
-    inner = start[:, None] + np.arange(24) * HOUR
-    inner = inner[inner < bars.closes[:, None]]
-    expected: TimeArray = np.unique(np.concatenate([bars.opens, inner]))
-    return expected
+def _begins(symbol: IntArray, stamp: TimeArray) -> BoolArray:
+    """[n] the row is the first of its symbol and time."""
+    begins = np.ones(len(symbol), dtype=bool)
+    begins[1:] = (symbol[1:] != symbol[:-1]) | (stamp[1:] != stamp[:-1])
+    return begins
+
+
+def own_grid(bars: SortedBars, where: Starts, counted: BoolArray) -> IntArray:
+    """[n, PARTS] the grid that most of the symbol's own bars started on, over GRID_SESSIONS sessions up to the row's
+    stamp; NEUTRAL while it has no bar on any grid. Needs no bar after the row's stamp."""
+    out = np.full((len(bars), PARTS), NEUTRAL, dtype=np.int64)
+    start = np.searchsorted(
+        bars.key(bars.symbol, bars.stamp),
+        bars.key(bars.symbol, bars.opens[np.maximum(bars.session - (GRID_SESSIONS - 1), 0)]),
+    )
+    begins = np.searchsorted(bars.symbol, bars.symbol, side="left")
+    start = np.minimum(np.maximum(start, begins), np.arange(len(bars)))
+    counted = counted & (where.phase >= 0)
+    for part in range(PARTS if (where.part > 0).any() else 1):
+        best = np.zeros(len(bars), dtype=np.int64)
+        for phase in np.unique(where.phase[counted]):
+            total = np.concatenate([[0], np.cumsum(counted & (where.part == part) & (where.phase == phase))])
+            score = total[1:] - total[start]
+            leads = score > best
+            out[leads, part], best[leads] = phase, score[leads]
+    if not (where.part > 0).any():
+        out[:, 1:] = out[:, :1]
+    return out

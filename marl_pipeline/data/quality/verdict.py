@@ -9,11 +9,13 @@ import pandas as pd
 
 from marl_pipeline.config import ValidateDataParams
 from marl_pipeline.data.calendar import utc_array
+from marl_pipeline.data.calendar_fit import refuse_other_calendar
 from marl_pipeline.data.dataset import BoolArray
 from marl_pipeline.data.quality.catalogue import NOT_APPLIED, RULES, Need
 from marl_pipeline.data.quality.rules import HIDING, Flags, find_flags
-from marl_pipeline.data.quality.table import sort_bars
+from marl_pipeline.data.quality.table import VALUES, sort_bars, standing
 from marl_pipeline.data.quality.words import details
+from marl_pipeline.data.spacing import refuse_other_spacing
 from marl_pipeline.errors import UserError
 
 ORDER_SEVERITIES = ("ignore", "warn", "fail")
@@ -29,13 +31,15 @@ class QualityResult:
         quarantine: symbol, timestamp, until, reason: the symbol's bars from `timestamp` to `until` (both
             included; NaT: from then on) are hidden because of the rule `reason`. Sorted.
         not_applied: rules that say nothing about this source, and why.
-        bars: the sorted rows with one boolean column a rule, for the expectation suite.
+        notes: lines about the bars as a whole.
+        bars: the sorted rows with one boolean column a rule, and `conflict`: a duplicate with other values.
         fatal: the findings of severity `fail`.
     """
 
     findings: pd.DataFrame
     quarantine: pd.DataFrame
     not_applied: dict[str, str]
+    notes: tuple[str, ...]
     bars: pd.DataFrame
 
     @property
@@ -70,22 +74,30 @@ def check(
         adjustment: `none`, `split` or `total`: what the prices already contain.
 
     Raises:
-        UserError: no bars, or a severity for an unknown rule, for none, or one that a rule cannot have. Findings
-            of severity `fail` do not raise here: see `QualityResult.raise_fatal`.
+        UserError: no bars; bars of another frequency or exchange; a severity for an unknown
+            rule, for none, or one that a rule cannot have. Findings of severity `fail` do not raise here: see
+            `QualityResult.raise_fatal`.
     """
     _check_severity(params)
     if bars.empty:
         raise UserError("bars: no rows to check")
+    stamps = utc_array(bars["timestamp"])
+    refuse_other_spacing(bars["symbol"], stamps, frequency, "bars")
+    note = refuse_other_calendar(stamps, frequency, calendar)
     table = sort_bars(bars, calendar=calendar, frequency=frequency)
     flags = find_flags(table, params, adjustment=adjustment)
     not_applied = _not_applied(bars, frequency, adjustment)
+    conflict = flags.figures["conflict"]
     stamp = pd.DatetimeIndex(table.stamp).tz_localize("UTC")
     symbol = pd.array(table.names[table.symbol], dtype="str")
     return QualityResult(
         findings=_findings(flags, symbol, stamp, params, not_applied),
         quarantine=_quarantine(flags, symbol, stamp, params),
         not_applied=not_applied,
-        bars=pd.DataFrame({"symbol": symbol, "timestamp": stamp, **table.values, **flags.columns}),
+        notes=() if note is None else (note,),
+        bars=pd.DataFrame(
+            {"symbol": symbol, "timestamp": stamp, **table.values, **flags.columns, "conflict": conflict}
+        ),
     )
 
 
@@ -148,7 +160,7 @@ def _findings(
 def _quarantine(
     flags: Flags, symbol: pd.api.extensions.ExtensionArray, stamp: pd.DatetimeIndex, params: ValidateDataParams
 ) -> pd.DataFrame:
-    """Duplicates are not in it: the first row of the bar stands."""
+    """Duplicates are not in it: another row of the bar stands."""
     parts = []
     for rule, column in flags.columns.items():
         if params.severity[rule] not in HIDING or rule == "duplicate":
@@ -167,14 +179,18 @@ def _quarantine(
 
 
 def clean(bars: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-    """The bars sorted by symbol and time, the first row of each bar only, with a boolean column `quarantined`.
+    """The bars sorted by symbol and time, the row that stands of each bar only, with a boolean column `quarantined`.
 
     Args:
         bars: a canonical bar table as ingested.
         quarantine: symbol, timestamp, until, reason, as from `check`.
     """
-    table = bars.sort_values(["symbol", "timestamp"], kind="stable")
-    table = table.drop_duplicates(["symbol", "timestamp"], keep="first", ignore_index=True)
+    codes, _ = pd.factorize(bars["symbol"], sort=True)
+    stamp = utc_array(bars["timestamp"])
+    order = np.lexsort((stamp, codes))
+    values = {name: bars[name].to_numpy(dtype=np.float64)[order] for name in VALUES}
+    stands = standing(codes[order].astype(np.int64), stamp[order], values)
+    table = bars.iloc[order[stands]].reset_index(drop=True)
     return table.assign(quarantined=covered(table, quarantine))
 
 

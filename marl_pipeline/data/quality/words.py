@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from marl_pipeline.data.dataset import IntArray
+from marl_pipeline.data.hourly import PHASE_STEP
 from marl_pipeline.data.quality.rules import Flags
-from marl_pipeline.data.quality.table import PHASE_STEP
 
 MINUTES = int(PHASE_STEP / np.timedelta64(1, "m"))
 
@@ -38,10 +38,8 @@ def _zero_volume(flags: Flags, rows: IntArray) -> list[str]:
 
 
 def _duplicate(flags: Flags, rows: IntArray) -> list[str]:
-    values = np.stack([flags.bars.values[name] for name in ("open", "high", "low", "close", "volume")], axis=1)
-    kept = np.maximum.accumulate(np.where(flags.bars.first, np.arange(len(flags.bars)), 0))[rows]
-    same = ((values[rows] == values[kept]) | (np.isnan(values[rows]) & np.isnan(values[kept]))).all(axis=1)
-    return ["same values as the first row" if s else "other values than the first row" for s in same]
+    conflict = flags.figures["conflict"][rows]
+    return [f"{'other values than' if c else 'same values as'} the row that is used" for c in conflict]
 
 
 def _order(flags: Flags, rows: IntArray) -> list[str]:

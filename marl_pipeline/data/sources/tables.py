@@ -39,15 +39,17 @@ def open_table(path: Path, params: DataParams | None = None) -> Table:
 def table_of(member: Member, params: DataParams | None = None) -> Table:
     """The table in a member's bytes."""
     notes: tuple[str, ...] = ()
+    quoted = False
     if member.name.lower().endswith(PARQUET):
         frame, separator = _parquet(member), ""
     else:
         cells = cut.cells_of(lines_of(member), member.origin)
-        frame, separator, notes = _frame(cells), cells.separator, cells.notes
+        frame, separator, quoted, notes = _frame(cells), cells.separator, cells.quoted, cells.notes
     table = Table(
         frame,
         member.origin,
         separator=separator,
+        quoted=quoted,
         asked_numbers=params.number_format if params else None,
         asked_dates=params.date_format if params else None,
         notes=notes,

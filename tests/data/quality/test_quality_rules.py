@@ -13,6 +13,7 @@ from marl_pipeline.data.calendar import schedule
 from marl_pipeline.data.quality import QualityResult, check, clean
 from marl_pipeline.data.quality.catalogue import RULES
 from marl_pipeline.data.quality.moves import _trailing_mean
+from marl_pipeline.data.quality.report import build_report
 from marl_pipeline.errors import UserError
 
 PARAMS = load_params().validate_data
@@ -131,7 +132,7 @@ def test_rounding_to_single_precision_is_not_inconsistent() -> None:
     assert run(bars).findings.empty
 
 
-def test_the_first_of_duplicate_rows_stands() -> None:
+def test_of_duplicate_rows_an_incomplete_one_does_not_stand() -> None:
     bars = market()
     copy = bars.loc[[30, 70]].assign(close=[1.0, 2.0], high=[np.nan, -1.0])
     table = pd.concat([bars, copy], ignore_index=True)
@@ -140,6 +141,20 @@ def test_the_first_of_duplicate_rows_stands() -> None:
     assert set(result.findings["rule"]) == {"duplicate", "out_of_order"}, "a dropped row is judged by nothing else"
     pd.testing.assert_frame_equal(clean(table, result.quarantine).drop(columns="quarantined"), bars)
     assert not clean(table, result.quarantine)["quarantined"].any()
+
+
+def test_of_complete_duplicate_rows_the_last_stands_and_conflicts_are_counted() -> None:
+    bars = market()
+    correction = bars.loc[[30]].assign(close=bars.loc[30, "close"] * 1.001)
+    table = pd.concat([bars, bars.loc[[70]], correction], ignore_index=True)
+    result = run(table)
+    assert sorted(hits(result, "duplicate")) == [at(bars, 30), at(bars, 70)]
+    assert clean(table, result.quarantine)["close"][30] == correction["close"].iloc[0]
+    report = build_report(result, PARAMS, calendar="XNYS", frequency="1Day", adjustment="total")
+    totals = report["totals"]
+    assert (totals["rows"], totals["bars"], totals["dropped_rows"], totals["conflicting_rows"]) == (902, 900, 2, 1)
+    assert totals["unused_share"] == pytest.approx(2 / 902, abs=1e-6)
+    assert report["summary"][-1].startswith("2 of 902 rows (0.22%) are not used: 2 dropped as duplicates (1 of them")
 
 
 def test_rows_out_of_order_are_found_and_sorted() -> None:
