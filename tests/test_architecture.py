@@ -85,6 +85,7 @@ def test_outputs_are_where_the_contract_says(stages: tuple[dag.Stage, ...]) -> N
         "reports/rl_validation_summary.md",
         "reports/rl_validation_summary.html",
         "reports/trades.parquet",
+        "reports/corporate_events.parquet",
         "reports/equity.parquet",
     } <= outs
 

@@ -47,7 +47,8 @@ OUTPUTS = tuple(
 )
 
 INFO = {
-    "name": "my_bars.csv", "source": "csv", "frequency": "1Day", "calendar": "XNYS", "adjustment": "split",
+    "benchmark": "", "name": "my_bars.csv", "source": "csv", "frequency": "1Day", "calendar": "XNYS",
+    "adjustment": "split",
     "companions": {"vix": {"file": "vix.csv", "rows": 7, "first": "2015-01-02", "last": "2015-01-12", "known": {}}},
     "notes": ["universe: 1 of 4 symbols are not among the bars (META)"],
 }  # fmt: skip
@@ -82,7 +83,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_both(root: Path) -> dict[str, Any]:
-    declared = ["run.seeds", "spans", "market", "walk_forward", "strategies"]
+    sections = ["data.frequency", "data.calendar", "data.adjustment", "spans", "market", "walk_forward", "strategies"]
+    declared = ["run.seeds", *sections]
     aggregate.run(StageContext(restrict(PARAMS, declared), root=root))
     report.run(
         StageContext(
@@ -100,6 +102,9 @@ def test_records_become_a_track_record_and_a_decision(root: Path) -> None:
     assert {"window", "bar", "timestamp", "equity", f"{WEIGHT}S00"} <= set(equity.columns)
     trades = pd.read_parquet(root / "reports/trades.parquet")
     assert set(trades["seed"]) == set(SEEDS)
+    assert str(trades["timestamp"].dtype) == str(equity["timestamp"].dtype) == "datetime64[us, UTC]"
+    assert trades["price_traded"].isna().all(), "prices adjusted for dividends do not tell what was traded"
+    assert len(pd.read_parquet(root / "reports/corporate_events.parquet")) == 0
     assert list(equity["strategy"].unique()) == list(trades["strategy"].unique()) == list(STRATEGIES)
     baselines = pd.read_parquet(root / "reports/baselines.parquet")
     assert set(baselines["name"]) == set(summary["baselines"])
