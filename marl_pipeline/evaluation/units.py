@@ -1,8 +1,8 @@
 """Prices and shares as they were traded beside the adjusted ones that the simulator works with, and what corporate
 actions brought in cash and shares.
 
-The simulator holds adjusted shares: a split changes nothing there, and a dividend is put back into the stock at the close
-before its ex-date (`data.panel.adjust_forward`). For whoever compares with a broker's statement both are undone here.
+The simulator holds adjusted shares: a split changes nothing there, and a dividend is put back into the stock at the
+close before its ex-date (`data.panel.adjust_forward`). For whoever compares with a broker's statement both are undone.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rule = {"rule": "stale", "count": 3, "symbols": {"AAA": 3}, "first": "2015-01-02T00:00:00Z", "effect": "hidden"}
     validation = {
         "rules": [rule, {"rule": "jump", "count": 0, "symbols": {}}],
-        "totals": {"hidden_bars": 3, "hidden_share": 0.001},
+        "totals": {"hidden_bars": 3, "hidden_share": 0.001, "dropped_rows": 0, "unused_share": 0.001},
     }
     (tmp_path / "data/validation_report.json").write_text(json.dumps(validation))
     (tmp_path / "data/companions").mkdir()
