@@ -229,7 +229,7 @@ def test_several_strategies_stand_in_one_table_and_one_alone_in_none() -> None:
     assert "qmix" in console.export_text()
     assert "Strategies side by side" not in markdown(summary())
     assert [picture.name for picture in track_pictures(beside, REPORT)][-1] == "strategies"
-    written = page(summary, track_pictures(beside, REPORT), [], [])
+    written = page(judged, track_pictures(beside, REPORT), [], [])
     assert "Strategies side by side" in written
 
 
