@@ -110,7 +110,7 @@ def test_the_profile_that_a_check_prints_is_one_that_reads_the_file(tmp_path: Pa
         ("membership", "symbol,start,end\nIBM,2020-01-01,\n", "none of its 1 symbols (IBM) is among the bars"),
         ("universe", "symbol\nBRK/B\n", "'BRK/B' is probably 'BRK-B'"),
         ("benchmark", "Date,Close\n2021-01-04,1\n2021-01-05,1\n", "is unknown on"),
-        ("macro", "date,CPI\n2020-01-01,1\n2020-02-01,2\n2020-03-01,3\n", "data.availability.macro.CPI=45D"),
+        ("macro", "date,CPI\n2020-01-01,1\n2020-02-01,2\n2020-03-01,3\n", "data.availability.macro={CPI: 45D"),
     ],
 )
 def test_a_companion_that_would_stop_a_run_stops_the_check(
