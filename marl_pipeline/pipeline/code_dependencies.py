@@ -33,6 +33,7 @@ INFRASTRUCTURE = frozenset(
         "marl_pipeline.config",
         "marl_pipeline.errors",
         "marl_pipeline.progress",
+        "marl_pipeline.yaml_text",
     }
 )
 """What carries a stage without changing its result: errors, progress, records, and the typed view of parameters
