@@ -25,6 +25,7 @@ INFRASTRUCTURE = frozenset(
         "marl_pipeline.stages",
         "marl_pipeline.store",
         "marl_pipeline.pipeline",
+        "marl_pipeline.pipeline.compute",
         "marl_pipeline.pipeline.dag",
         "marl_pipeline.pipeline.harness",
         "marl_pipeline.pipeline.terminal",
