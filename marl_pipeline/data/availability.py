@@ -18,7 +18,7 @@ import pandas as pd
 from marl_pipeline.config import DataParams, lag_of
 from marl_pipeline.data.calendar import exchange_zone, session_closes, utc_array
 from marl_pipeline.data.dataset import FloatArray, TimeArray
-from marl_pipeline.data.timestamps import Stamps, localise, parse_timestamps
+from marl_pipeline.data.timestamps import Stamps, companion_timestamps, localise
 from marl_pipeline.errors import UserError
 
 Kind = Literal["day", "moment", "period"]
@@ -84,7 +84,7 @@ def read_dates(written: pd.Series, params: DataParams, path: str) -> Dates:
         raise UserError(
             f"{path}: column '{written.name}': {first!r} may be a day or a month; write 2021-03-01 or 2021-03"
         )
-    stamps = parse_timestamps(written, path)
+    stamps = companion_timestamps(written, path, params.date_format)
     if not stamps.aware:
         if stamps.midnight:
             return Dates(stamps.moments, "day", stamps.moments)

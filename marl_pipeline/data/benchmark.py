@@ -43,13 +43,13 @@ def load_benchmark(params: DataParams, bars: pd.DataFrame) -> tuple[pd.DataFrame
             raise UserError(f"data.benchmark: '{symbol}' is not among the bars; {hint}")
         return _closes(chosen, params.frequency, params), symbol
     path = params.benchmark
-    frame = read_table(Path(path))
+    frame = read_table(Path(path), params)
     written = columns_of(path, {"timestamp": DATES}, frame)["timestamp"]
     dates = read_dates(written, params, path)
     changes: dict[str, object] = {"columns": {}}
     if dates.kind == "day":
         frame = frame.assign(**{str(written.name): dates.moments})
-        changes |= {"frequency": "1Day", "timezone": "UTC"}  # dates need no zone
+        changes |= {"frequency": "1Day", "timezone": "UTC", "stamp": "start"}  # dates need no zone
     own = params.model_copy(update=changes)
     table = normalise_bars(frame, params=own, origin=path, default_symbol=Path(path).name.split(".", 1)[0])
     names = sorted(table["symbol"].unique())

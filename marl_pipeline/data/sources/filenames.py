@@ -28,8 +28,8 @@ DECORATIONS: tuple[tuple[str, str], ...] = (
     ("MetaTrader", r"(?P<symbol>[A-Z]{6})(?:1|5|15|30|60|240|1440|10080)"),
     ("Stooq", r"(?P<symbol>[\^a-z0-9.-]+)_(?P<market>[a-z]{2})_[dwm]"),
     ("Tiingo", rf"tiingo_{SYMBOL}"),
-    ("a year", YEAR),
-    ("people", rf"(?:[a-z]+\d*[_ -])*{TICKER}(?:[_ -][a-z]+\d*)*"),
+    ("a name before a year", YEAR),
+    ("capitals between small letters", rf"(?:[a-z]+\d*[_ -])*{TICKER}(?:[_ -][a-z]+\d*)*"),
 )
 """How vendors decorate the symbol in a file's name, the most particular first."""
 
@@ -75,7 +75,7 @@ def symbol_of(name: str, origin: str, pattern: str | None = None) -> tuple[str, 
                 break
             return (
                 symbol,
-                "" if symbol == stem else f"the symbol is taken out of the file's name, as {vendor} name them",
+                "" if symbol == stem else f"the symbol is taken out of the file's name ({vendor})",
             )
     if not _is_symbol(stem):
         raise UserError(

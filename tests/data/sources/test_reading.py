@@ -240,6 +240,16 @@ def test_companions_are_read_by_the_same_rules(tmp_path: Path) -> None:
     assert str(dates[0])[:10] == "2024-01-16"
 
 
+def test_parameters_of_the_bars_decide_only_what_a_companion_leaves_open(tmp_path: Path) -> None:
+    params = data_params(number_format="1.234,56", date_format="DMY")
+    plain = open_table(write(tmp_path / "us.csv", "date,rate\n01/16/2024,5.330\n01/17/2024,0.5\n"), params)
+    assert plain.numbers("rate").tolist() == [5.33, 0.5]
+    assert plain.stamps("date").style == "MDY"
+    open_one = open_table(write(tmp_path / "de.csv", "date;rate\n02.01.2024;5.330\n03.01.2024;1.250\n"), params)
+    assert open_one.numbers("rate").tolist() == [5330.0, 1250.0]
+    assert str(open_one.stamps("date").moments[0])[:10] == "2024-01-02"
+
+
 def test_a_list_of_one_column_is_a_table(tmp_path: Path) -> None:
     table = open_table(write(tmp_path / "universe.csv", "symbol\n000001\nTRUE\n"))
     assert table.symbols("symbol").tolist() == ["000001", "TRUE"]
