@@ -1,7 +1,7 @@
 """Runs one algorithm of BenchMARL on VMAS's simple_spread and prints its speed as JSON; needs no package of ours.
 
 Called by `marl bench learning --peer-python` with the settings of our preset, or with `null` for BenchMARL's own.
-Counted are environment steps summed over the copies, from the second batch on: collecting and learning together.
+Counted are environment steps summed over the environments, from the second batch on: collecting and learning together.
 """
 
 from __future__ import annotations

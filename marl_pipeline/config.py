@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from marl_pipeline.errors import UserError
+from marl_pipeline.yaml_text import load_yaml
 
 NOT_SET = "data/not_set"
 """The tracked empty file that stands for an optional input that is not given (DVC cannot depend on null)."""
@@ -54,8 +54,10 @@ class Section(BaseModel):
 
 
 class RunParams(Section):
-    """What every stage shares. `workers` is how many stages run side by side and changes no result."""
+    """What every stage shares. `workers` is how many stages run side by side and changes no result; `profile` names the
+    profile that was merged last, for the report."""
 
+    profile: str
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     workers: Count
     threads: Count
@@ -136,12 +138,13 @@ class ValidateDataParams(Section):
 
 
 class BuildFeaturesParams(Section):
-    """Look-backs are in bars."""
+    """Look-backs are in bars. `custom` is a Python file with features of one's own; `data/not_set` means none."""
 
     window: Annotated[int, Field(ge=2)]
     scale_window: Annotated[int, Field(ge=20)]
     clip: Positive
     regime_window: Annotated[int, Field(ge=5)]
+    custom: str
 
 
 class SpansParams(Section):
@@ -586,7 +589,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
     try:
-        values = YAML(typ="safe", pure=True).load(text)
+        values = load_yaml(text)
     except YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse_params(values, origin=str(path))

@@ -44,7 +44,8 @@ class MADDPGSettings(OffPolicySettings):
         sample_target_choices: discrete target actions are drawn, or the most probable.
         target_noise, target_noise_clip: deviation and bound of the noise on continuous target actions, in units of half
             the range (target policy smoothing: Fujimoto et al. 2018, section 5.3).
-        raw_penalty: weight of the mean square of the actors' raw outputs (logits), which keeps them from saturating.
+        raw_penalty: weight of the mean square of the actors' raw outputs (logits), which keeps them from saturating:
+            a choice that is never drawn again teaches the critic nothing, whose mistakes about it then stay.
         exploration_noise: exploration with continuous actions; discrete ones explore by being drawn.
         exploration: share of actions drawn uniformly from all allowed ones.
         batch: timesteps per update, with all their agents.

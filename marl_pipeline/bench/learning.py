@@ -21,7 +21,7 @@ from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.algorithm import Algorithm
 from marl_pipeline.algos.on_policy import OnPolicy
 from marl_pipeline.config import load_params
-from marl_pipeline.pipeline.harness import set_threads
+from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.scenarios.market.scenario import scenario_of, synthetic_dataset
 from marl_pipeline.scenarios.presets import choose
 from marl_pipeline.scenarios.registry import scenario
@@ -133,7 +133,7 @@ def measure(
 
 def speed(root: Path, algo: str, *, seconds: float, threads: int, device: str) -> Iterator[Speed | Arithmetic]:
     """Trains for `seconds` with the preset, after `WARM_UP` steps."""
-    set_threads(threads, device)
+    configure(threads, device)
     made = scenario(root, ENV, {}, device)
     chosen = choose(algo, ENV, {})
     environment = made.training(chosen.envs, 0)
@@ -166,7 +166,7 @@ def update(root: Path, algo: str, agents: int, *, threads: int, device: str) -> 
 
     What an allocator keeps of earlier work hides memory: measure in a process of its own.
     """
-    set_threads(threads, device)
+    configure(threads, device)
     params = load_params(root / "params.yaml")
     synthetic = params.data.synthetic.model_copy(update={"symbols": agents, "bars": 600})
     data = params.data.model_copy(update={"source": "synthetic", "synthetic": synthetic, "start": None})

@@ -266,7 +266,7 @@ def _serve_page(what: Literal["mlflow", "prefect"], root: Path) -> None:
         _browse(tracking_uri(root))
         return
     environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    options = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", "5000"]
+    options = ["--backend-store-uri", tracking_uri(root, seen_from=root), "--host", "127.0.0.1", "--port", "5000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *options], cwd=root, env={**os.environ, **environment}
     )

@@ -67,7 +67,7 @@ AFFIXED = (
     r"(?P<magnitude>(?:[kK]|[mM][nN]?|[bB][nN]?|[tT][nN]?|\x{4e07}|\x{4ebf})?)\s*"
     rf"(?P<after>(?:%|{CURRENCY}|{CODES})?)\s*(?P<trailing>{MINUS}?)\s*(?P<closed>\)?)$"
 )
-INFINITE = r"^[+-]?inf(inity)?$"
+INFINITE = r"^(?i:[+-]?inf(inity)?)$"
 
 
 @dataclass(frozen=True)
@@ -133,20 +133,28 @@ class Circumstances:
 
     Attributes:
         separator: between its cells.
+        quoted: numbers stand between quotes.
         dotted_dates: days come first and dots stand between (31.01.2024).
         fixed: the format of a known layout.
     """
 
     separator: str = ""
+    quoted: bool = False
     dotted_dates: bool = False
     fixed: NumberFormat | None = None
+
+    @property
+    def by_program(self) -> bool:
+        """Whether commas separate and numbers stand bare: whoever groups by dots writes semicolons, tabs or quotes."""
+        return self.separator == "," and not self.quoted
 
 
 def infer_format(columns: Mapping[str, Cells], origin: str, around: Circumstances) -> NumberFormat:
     """The one format in which every cell of `columns` is a number.
 
-    A comma or dot that three digits follow in every cell may group thousands or be decimal. Then the separator, the
-    dates and numbers of four and more digits without a mark decide, if they agree.
+    A comma or dot that three digits follow in every cell may group thousands or be decimal. A dot is decimal then in
+    what programs write (`Circumstances.by_program`). A comma is decimal if semicolons separate or dates are dotted,
+    and numbers of four and more digits without a mark show that nothing is grouped.
 
     Raises:
         UserError: two formats are left that read a cell differently; both readings are shown.
@@ -195,7 +203,7 @@ def parse_numbers(cells: Cells, written: NumberFormat) -> tuple[FloatArray, int 
 def is_numeric(cells: Cells) -> bool:
     """Whether some cell holds something and all that do look like numbers in one format or another."""
     kept = pc.drop_null(_kept(cells))
-    if not len(kept):
+    if not len(kept) or not pc.match_substring_regex(kept.slice(0, 1), f"{AFFIXED}|{INFINITE}")[0].as_py():
         return False
     try:
         pc.cast(kept, pa.float64())
@@ -231,7 +239,7 @@ def _cores(cells: Cells) -> Cells:
 
 def _plainly_decimal(columns: Iterable[Cells], around: Circumstances) -> bool:
     """The quick way for what programs write: digits and decimal dots, and nothing speaks of grouping dots."""
-    doubtful = around.separator == ";" or around.dotted_dates
+    doubtful = bool(around.separator) and not around.by_program
     decided = not doubtful
     dots = False
     for cells in columns:
@@ -283,8 +291,8 @@ def _between(left: list[NumberFormat], cores: Mapping[str, Cells], origin: str, 
     ungrouped = any(_any(core, r"^[0-9]{4,}(?:[.,]|$)") for core in cores.values())
     continental = around.separator == ";" or around.dotted_dates
     decimals = {item.decimal for item in consistent if not _groups(item, cores)}
-    if decimals == {"."} and (around.separator == "," or not continental):
-        return PLAIN  # what programs write, and nothing speaks of another habit
+    if decimals == {"."} and (around.by_program or not around.separator):
+        return PLAIN
     if decimals == {","} and continental and ungrouped and around.separator != ",":
         return NumberFormat(",")
     cell, one, other = _example(consistent, cores)

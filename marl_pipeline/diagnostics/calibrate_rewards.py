@@ -31,7 +31,7 @@ from marl_pipeline.checkpoint import NoCheckpoint
 from marl_pipeline.config import CalibrateRewardsParams, CurriculumStageParams, GuideParams, Params
 from marl_pipeline.data.windows import Spans, split
 from marl_pipeline.errors import UserError
-from marl_pipeline.pipeline.harness import set_threads
+from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.pipeline.tracking import SpoolRecorder, git_tags, ship_unless_shipped
 from marl_pipeline.progress import OnStep, silent
 from marl_pipeline.scenarios.trading_market import load_trading_market
@@ -92,7 +92,7 @@ def calibrate(
     search = params.calibrate_rewards
     kind, wanted = sampler or search.sampler, trials or search.trials
     _check(params.market.guide, search)
-    set_threads(params.run.threads, params.run.device)
+    configure(params.run.threads, params.run.device)
     dataset = load_dataset(root / DATASET)
     trading, spans = load_trading_market(params, root, dataset), split(dataset.bars, params.spans)
     tiers = Tiers(params.train_symbol_agents, params.train_master)

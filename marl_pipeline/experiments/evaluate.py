@@ -13,7 +13,7 @@ from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import Job
 from marl_pipeline.experiments.run import interval_of, metrics_of
-from marl_pipeline.pipeline.harness import set_threads
+from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags, ship_unless_shipped
 from marl_pipeline.scenarios.registry import scenario
 from marl_pipeline.store.runs import read_run
@@ -73,7 +73,7 @@ def evaluate_run(
     job = Job.model_validate(record["job"])
     if device is not None:
         job = job.model_copy(update={"device": device})
-    set_threads(job.threads, job.device)
+    configure(job.threads, job.device)
     made = scenario(root, job.env, job.env_options, job.device)
     changed = tuple(name for name, fact in made.facts.items() if record["facts"].get(name) != fact)
     tags = {"stage": "evaluation", "algo": job.algo, "env": job.env, "engine": job.engine, "seed": str(job.seed)}

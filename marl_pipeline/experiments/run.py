@@ -19,7 +19,7 @@ from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import CHECKPOINTS, LOCKS, Job
-from marl_pipeline.pipeline.harness import set_threads
+from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags
 from marl_pipeline.progress import OnStep
 from marl_pipeline.scenarios.registry import check_first_steps, scenario
@@ -84,7 +84,7 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
     Raises:
         UserError: a bad job, another process is at the same one or at its folder, or another job's run is there.
     """
-    set_threads(job.threads, job.device)
+    configure(job.threads, job.device)
     made = scenario(root, job.env, job.env_options, job.device)
     key, folder = job.key(dict(made.facts)), out / job.place
     if not fresh and (folder / RUN).exists():

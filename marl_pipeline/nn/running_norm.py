@@ -39,12 +39,16 @@ class RunningNorm(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         scale = (self.variance + SMALLEST).rsqrt()
-        return ((rows - self.mean.to(rows.dtype)) * scale.to(rows.dtype)).clamp(-BOUND, BOUND)
+        apart = rows - self.mean.to(rows.dtype)
+        return apart.mul_(scale.to(rows.dtype)).clamp_(-BOUND, BOUND)
 
     @torch.no_grad()
     def observe(self, rows: Tensor) -> None:
         """Rows [N, width] to be absorbed later; there may be none."""
-        found = Moments.of(rows)
+        self.observe_moments(Moments.of(rows))
+
+    def observe_moments(self, found: Moments) -> None:
+        """Rows to be absorbed later, by their moments: several networks may read the same rows."""
         self._observed = found if self._observed is None else self._observed.joined(found)
 
     @torch.no_grad()

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from marl_pipeline.config import Params, restrict
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline import dag, terminal
+from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.pipeline.tracking import NoRecorder, Recorder, SpoolRecorder, git_tags, ship_unless_shipped
 from marl_pipeline.progress import OnStep, silent
 
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 CHECKPOINTS = Path(".marl/checkpoints")
 DURATIONS = Path(".marl/durations")
 PARTIAL = ".partial-"
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""Variables that bound the threads of numeric libraries; most read them when they are loaded."""
 
 USER_ERROR, NO_SPACE, INTERRUPTED = 2, 3, 130
 
@@ -164,7 +162,7 @@ def _run_recorded(
 ) -> None:
     started = time.monotonic()
     stage, params, inputs = task.stage, task.params, task.inputs
-    set_threads(params.run.threads, params.run.device)
+    configure(params.run.threads, params.run.device)
     recorder = SpoolRecorder(root, stage.name, params.model_dump(), _tags(task, item, root))
     checkpoints = root / CHECKPOINTS / stage.name
 
@@ -205,33 +203,6 @@ def _tags(task: dag.Task, item: Mapping[str, Any], root: Path) -> dict[str, str]
         "flow_run": os.environ.get("MARL_FLOW_RUN", "none"),
         **git_tags(root),
     }
-
-
-def set_threads(threads: int, device: str) -> None:
-    """Bounds the threads of every numeric library, loaded or not yet, and asks torch for repeatable results.
-
-    Raises:
-        UserError: `device` is cuda, and torch finds none.
-    """
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device cuda: torch finds no GPU here; use cpu, or install torch for this machine's driver")
-    for name in THREADS:
-        os.environ[name] = str(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(threads)
-        # Some CUDA kernels have no deterministic form: those warn instead of ending the run. (The other call for
-        # this, `use_deterministic_algorithms`, imports the compiler: seconds for each stage.)
-        torch.set_deterministic_debug_mode("error" if device == "cpu" else "warn")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _parse_item(argv: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from marl_pipeline.config import Params, load_params, parse_params
 from marl_pipeline.data.sources.names import is_set
 from marl_pipeline.pipeline import overlay
+from marl_pipeline.yaml_text import load_yaml
 
 ALWAYS = ("source", "path", "frequency", "timezone", "calendar", "adjustment")
 """Keys of section `data` that a printed profile shows even where they are the quickstart's."""
@@ -31,7 +32,7 @@ def parameters(root: Path, profile: str | None, overrides: Iterable[str], cwd: P
         UserError: what `marl run` would refuse.
     """
     merged = overlay.merge(root, profile, overrides, cwd)
-    params = parse_params(YAML(typ="safe", pure=True).load(merged.text), str(overlay.PARAMS))
+    params = parse_params(load_yaml(merged.text), str(overlay.PARAMS))
     with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
         paths = {}
         for key in overlay.INPUT_KEYS:

@@ -23,13 +23,13 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO
 
-from marl_pipeline.pipeline.harness import THREADS
+from marl_pipeline.pipeline.compute import THREADS
 from marl_pipeline.pipeline.reproduction import Job, reproduce
 
 LOG = Path(".marl/warm.log")
 
 ENVIRONMENT = {**dict.fromkeys(THREADS, "1"), "GX_ANALYTICS_ENABLED": "false"}
-"""No library may start threads before a fork; a stage sets its own number afterwards (`harness.set_threads`)."""
+"""No library may start threads before a fork; a stage sets its own number afterwards (`compute.configure`)."""
 
 DVC = (
     "dvc.cli.parser",

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params
-from marl_pipeline.data.coverage import span_in_words
 from marl_pipeline.data.intake import OWN_FILES, take_in
 from marl_pipeline.data.quality import QualityResult, check
 from marl_pipeline.data.quality.report import build_report
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.reporting.inputs import span_in_words
 from marl_pipeline.store import bars as store
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ class Step:
 
 @dataclass
 class Diary:
-    """`copies[e]` is the list of the steps of environment e."""
+    """`environments[e]` is the list of the steps of environment e."""
 
     environments: list[list[Step]] = field(default_factory=list)
 

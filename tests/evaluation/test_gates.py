@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from marl_pipeline.evaluation.gates import Evidence, apply_gates, number, percent, remarks
+from marl_pipeline.evaluation.gates import LITTLE_INVESTED, Evidence, apply_gates, number, percent, remarks
 from marl_pipeline.evaluation.metrics import Metrics
 from marl_pipeline.evaluation.statistics import Interval
 from tests.evaluation.evaluation_samples import params
@@ -89,3 +89,62 @@ def test_an_idle_policy_and_stronger_signals_are_remarked_on() -> None:
 def test_figures_are_written_with_a_real_minus() -> None:
     assert percent(-0.1234) == "\u221212.3%"
     assert number(-0.5) == "\u22120.50"
+
+
+def words_of(name: str, **changes: object) -> tuple[bool, str]:
+    gates = {gate.name: gate for gate in apply_gates(evidence_of(**changes), GATES)[2]}
+    return gates[name].passed, gates[name].words
+
+
+def policy(**figures: float) -> Metrics:
+    return dataclasses.replace(METRICS, **{"sharpe": 1.5, "total_return": 0.4, "max_drawdown": 0.1} | figures)
+
+
+def test_exactly_the_limit_is_within_it_and_exactly_the_bar_is_not_above_it() -> None:
+    most, least = GATES.max_drawdown, GATES.min_deflated_sharpe
+    passed, words = words_of("max_drawdown", policy=policy(max_drawdown=most))
+    assert passed
+    assert words == f"Its deepest fall from a peak was {percent(most)}, within the {percent(most)} allowed."
+    assert "beyond" in words_of("max_drawdown", policy=policy(max_drawdown=most + 1e-6))[1]
+    assert words_of("deflated_sharpe", deflated=least)[0]
+    assert words_of("enough_data", sessions=GATES.min_test_sessions)[0]
+    assert "enough (at" in words_of("enough_data", sessions=GATES.min_test_sessions)[1]
+    assert "too few" in words_of("enough_data", sessions=GATES.min_test_sessions - 1)[1]
+    passed, words = words_of("excess_sharpe", excess=Interval(GATES.min_excess_sharpe, 0.01, 0.2, 0.95, 0.6, 0.1, 1.0))
+    assert not passed
+    assert "0.00 below the" in words
+    for low, high in ((0.0, 1.0), (-1.0, 0.0)):
+        passed, words = words_of("excess_sharpe_lower_bound", excess=Interval(0.8, low, high, 0.95, 0.1, 0.3, 5.0))
+        assert not passed
+        assert "cannot be distinguished from luck" in words
+    assert "the 95% interval" in words
+    passed, words = words_of("beats_benchmark", policy=policy(sharpe=0.7))
+    assert not passed
+    assert "Its Sharpe ratio of 0.70 is not above the 0.70" in words
+    assert "1.50 is above the 0.70" in words_of("beats_benchmark")[1]
+    assert "lost 0.0%" in words_of("net_return", policy=policy(total_return=0.0))[1]
+    assert "earned 40.0%" in words_of("net_return")[1]
+
+
+def test_a_seed_that_equals_equal_weight_is_not_above_it() -> None:
+    passed, words = words_of("seeds_positive", seed_excess=[0.0])
+    assert not passed
+    assert words.startswith("0 of 1 seed had")
+    assert words_of("seeds_positive")[1].startswith("2 of 2 seeds had")
+    gates = {gate.name: gate for gate in apply_gates(evidence_of(seed_excess=[0.1, 0.2, -0.3, 0.4]), GATES)[2]}
+    assert gates["seeds_positive"].value == 0.75
+
+
+def test_trials_are_counted_in_words_and_an_edge_asked_for_is_named() -> None:
+    assert words_of("deflated_sharpe", trials=1)[1].startswith("Given 1 trial, ")
+    assert words_of("deflated_sharpe", trials=2)[1].startswith("Given 2 trials, ")
+    assert words_of("excess_sharpe")[1].endswith("in equal weight.")
+    asked = GATES.model_copy(update={"min_excess_sharpe": 0.3})
+    gates = {gate.name: gate for gate in apply_gates(evidence_of(), asked)[2]}
+    assert gates["excess_sharpe"].words.endswith("; 0.30 was asked for.")
+    assert gates["excess_sharpe"].passed
+
+
+def test_a_policy_just_enough_invested_and_as_good_as_its_signals_is_not_remarked_on() -> None:
+    assert remarks(evidence_of(policy=policy(sharpe=0.7, exposure=LITTLE_INVESTED))) == []
+    assert len(remarks(evidence_of(policy=policy(sharpe=0.69, exposure=LITTLE_INVESTED - 1e-6)))) == 2

@@ -88,3 +88,54 @@ def test_the_size_of_the_account_changes_no_figure(returns: np.ndarray, scale: f
 def test_drawdown_is_measured_from_the_peak_so_far() -> None:
     np.testing.assert_allclose(drawdown(np.array([1.0, 2.0, 1.0, 4.0, 3.0])), [0, 0, 0.5, 0, 0.25])
     np.testing.assert_allclose(simple_returns(np.array([1.0, 2.0, 1.0])), [1.0, -0.5])
+
+
+def test_the_other_figures_of_a_small_account_by_hand() -> None:
+    equity = np.array([100.0, 110.0, 99.0, 108.9, 163.35])
+    returns = [0.1, -0.1, 0.1, 0.5]
+    figures = measure(equity, np.arange(5), 252.0, exposure=np.array([0.0, 0.5, 1.0, 0.5, 1.0]))
+    mean = 0.15
+    variance = sum((r - mean) ** 2 for r in returns)
+    assert figures.volatility == pytest.approx(math.sqrt(variance / 3) * math.sqrt(252))
+    assert figures.calmar == pytest.approx((1.6335 ** (252 / 4) - 1) / 0.1)
+    assert figures.exposure == 0.6
+    assert figures.skew == pytest.approx(sum((r - mean) ** 3 for r in returns) / 4 / (variance / 4) ** 1.5)
+    assert figures.excess_kurtosis == pytest.approx(sum((r - mean) ** 4 for r in returns) / 4 / (variance / 4) ** 2 - 3)
+    assert figures.hit_rate == 0.75
+    assert (figures.turnover_per_day, figures.annual_cost, figures.cost_share) == (0.0, 0.0, 0.0)
+
+
+def test_days_without_a_return_count_in_no_hit_rate() -> None:
+    figures = measure(np.array([100.0, 100.0, 110.0, 110.0, 99.0]), np.arange(5), 252.0)
+    assert figures.hit_rate == 0.5
+
+
+def test_a_loss_has_no_profit_to_share_and_ruin_loses_everything_a_year() -> None:
+    loss = measure(np.array([100.0, 90.0]), np.arange(2), 252.0, costs=np.array([0.0, 4.0]))
+    assert math.isnan(loss.cost_share)
+    assert loss.volatility == loss.sharpe == 0.0  # of one return
+    assert loss.annual_return == pytest.approx(0.9**252 - 1)
+    eaten = measure(np.array([100.0, 99.0]), np.arange(2), 252.0, costs=np.array([0.0, 4.0]))
+    assert eaten.cost_share == pytest.approx(4 / 3)
+    for last in (0.0, -5.0):
+        ruined = measure(np.array([100.0, 50.0, last]), np.arange(3), 252.0)
+        assert ruined.annual_return == -1.0
+        assert ruined.total_return == last / 100 - 1
+
+
+def test_one_session_is_no_year() -> None:
+    """The first row is the start of the day that it belongs to: two bars of a session are one return."""
+    one = measure(np.array([100.0, 102.0]), np.array([3, 3]), 252.0, turnover=np.array([0.5, 0.1]))
+    assert one.total_return == pytest.approx(0.02)
+    assert one.turnover_per_day == pytest.approx(0.6)
+    start = measure(np.array([100.0]), np.array([3]), 252.0, costs=np.array([1.0]), turnover=np.array([0.5]))
+    assert (start.annual_return, start.annual_cost, start.turnover_per_day) == (0.0, 0.0, 0.5)
+
+
+def test_ratios_of_two_returns() -> None:
+    assert sharpe_ratio(np.array([0.01, 0.03]), 1.0) == pytest.approx(0.02 / math.sqrt(0.0002))
+    assert sharpe_ratio(np.array([0.01]), 1.0) == 0.0
+    assert sortino_ratio(np.array([-0.01]), 4.0) == pytest.approx(-2.0)
+    assert math.isnan(sortino_ratio(np.array([]), 1.0))
+    assert moments(np.array([])) == (0.0, 3.0)
+    assert moments(np.array([1.0, 1.0, 4.0])) == pytest.approx((2 / 2**1.5, 6 / 4))

@@ -133,9 +133,9 @@ class Mine(SimpleSpread):
     scale = 1.0
 
     def step(self, actions):
-        told = super().step(actions)
-        told.team_reward.mul_(self.scale)
-        return told
+        after = super().step(actions)
+        after.team_reward.mul_(self.scale)
+        return after
 """
 
 

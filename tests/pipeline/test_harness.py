@@ -199,8 +199,8 @@ def test_the_context_of_tests_needs_nothing_around_it(tmp_path: Path) -> None:
 def test_threads_are_bounded_and_torch_is_asked_for_repeatable_results() -> None:
     code = """
         import os, sys, torch
-        from marl_pipeline.pipeline.harness import set_threads
-        set_threads(1, "cpu")
+        from marl_pipeline.pipeline.compute import configure
+        configure(1, "cpu")
         assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"
         assert torch.are_deterministic_algorithms_enabled()
         assert "mlflow" not in sys.modules and "prefect" not in sys.modules

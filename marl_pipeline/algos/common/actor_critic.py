@@ -21,7 +21,7 @@ from marl_pipeline.nn.linear import AgentHead, AgentLinear, orthogonal
 from marl_pipeline.nn.mlp import Trunk
 from marl_pipeline.nn.recurrent import RecurrentState
 from marl_pipeline.nn.reduction import NO_REDUCTION, Reduction
-from marl_pipeline.nn.running_norm import RunningNorm
+from marl_pipeline.nn.running_norm import Moments, RunningNorm
 from marl_pipeline.nn.settings import NetworkSettings
 from marl_pipeline.nn.value_norm import ValueNorm
 
@@ -120,10 +120,10 @@ class Actor(ActorCriticNetwork):
             parameters = torch.cat([parameters, self.log_std.expand_as(parameters)], -1)
         return parameters, memory
 
-    def observe(self, rows: Tensor) -> None:
-        """Rows [N, inputs] of agents that were present, for the statistics of the inputs."""
+    def observe(self, rows: Moments) -> None:
+        """Of the rows of agents that were present, for the statistics of the inputs."""
         for norm in self.norms():
-            norm.observe(rows)
+            norm.observe_moments(rows)
 
 
 class Critic(ActorCriticNetwork):
@@ -171,12 +171,12 @@ class Critic(ActorCriticNetwork):
         value, memory = self.finish(first, recurrent)
         return value.squeeze(-1).expand_as(present), memory
 
-    def observe(self, rows: Tensor, state: Tensor | None) -> None:
-        """Rows [N, inputs] of agents that were present, and states [M, S] where the critic reads them."""
+    def observe(self, rows: Moments, state: Moments | None) -> None:
+        """Of the rows of agents that were present, and of the states where the critic reads them."""
         for norm, seen in zip(self.norms(), self._seen(rows, state), strict=False):
-            norm.observe(seen)
+            norm.observe_moments(seen)
 
-    def _seen(self, rows: Tensor, state: Tensor | None) -> list[Tensor]:
+    def _seen(self, rows: Moments, state: Moments | None) -> list[Moments]:
         """In the order of `norms`."""
         if self.view == "local" or state is None:
             return [rows]
@@ -310,9 +310,10 @@ class GroupActorCritic:
         steps = max(OBSERVED_ROWS // present[0].numel(), 1)
         for start in range(0, len(present), steps):
             part = {key: tensor[start : start + steps] for key, tensor in inputs.items()}
-            rows = self._rows(part)[part["present"]]
-            self.actor.observe(rows)
-            self.critic.observe(rows, None if state is None else part["state"].flatten(0, 1))
+            rows, there = self._rows(part), part["present"]
+            moments = Moments.of(rows.flatten(0, -2) if bool(there.all()) else rows[there])
+            self.actor.observe(moments)
+            self.critic.observe(moments, None if state is None else Moments.of(part["state"].flatten(0, 1)))
         for norm in norms:
             norm.absorb(reduction)
 

@@ -22,8 +22,10 @@ SEPARATORS = (";", "\t", "|", ",")
 BLANKS = "blanks"
 PREAMBLE, FOOTER = 40, 20
 """At most so many lines above and below the table are left out."""
-NUMBER = re.compile(r"[-+(]?[$\u20ac\u00a3]?\d[\d.,' ]*([eE][-+]?\d+)?\s?[%kKmMbB)]?")
-DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|\d{8}([ T]\d{2,6}.*)?")
+NUMBER = re.compile(r"[-+(\u2212]?[A-Z]{0,3}[$\u20ac\u00a3\u00a5]?[.,]?\d[\d.,'\u2019\s]*([eE][-+]?\d+)?\s?[%kKmMbB)]?")
+MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+NAMED_DATE = rf"(?i:(?:[a-z]{{3,9}},? )?(?:{MONTH}[-/. ]*\d|\d{{1,2}}[-/. ]*{MONTH}|\d{{4}}[-/. ]{MONTH}))"
+DATE = re.compile(rf"\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}.*|\d{{8}}([ T]\d{{2,6}}.*)?|{NAMED_DATE}.*")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Cells:
         columns: [C] arrays of text.
         lines: [K] the line of the file each row stands in, from 1.
         separator: `,`, `;`, a tab, `|` or `blanks`.
+        quoted: numbers stand between quotes.
         notes: what was left out, in words.
     """
 
@@ -44,6 +47,7 @@ class Cells:
     columns: list[Any]
     lines: IntArray
     separator: str
+    quoted: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -79,7 +83,9 @@ def cells_of(lines: Lines, origin: str) -> Cells:
     header = tuple(tuple(split(lines.text(int(line)))) for line in head)
     columns = _parse(lines, body, separator, width, origin)
     header, columns = _without_empty_edge(header, columns)
-    return _without_empty_rows(Cells(origin, header, columns, body + 1, separator, tuple(notes)))
+    return _without_empty_rows(
+        Cells(origin, header, columns, body + 1, separator, _quotes_numbers(lines), tuple(notes))
+    )
 
 
 def _single(lines: Lines, rows: IntArray) -> bool:
@@ -198,7 +204,8 @@ def _header_lines(
         return np.array([], dtype=np.int64) if place == 0 else rows[:0]
     more = [split(lines.text(int(line))) for line in rows[place + 1 : place + 3]]
     count = 1
-    if more and (_names_fields(first) or _names_fields(more[0])) and not any(is_number(cell) for cell in more[0]):
+    fields = more and (_names_fields(first) or _names_fields(more[0]))
+    if fields and re.fullmatch(r"[A-Za-z ]*", more[0][0]) and not any(is_number(cell) for cell in more[0]):
         count = 2 + (len(more) == 2 and bool(more[1][0]) and not any(more[1][1:]))
     return rows[place : place + count]
 
@@ -231,7 +238,8 @@ def _without_footer(
     last = int(full[-1]) if len(full) else -1
     below = odd[odd > last]
     shape = _shape(split(lines.text(int(body[last])))[0]) if last >= 0 else ""
-    sentences = len(below) <= FOOTER and all(_is_sentence(lines.text(int(body[place])), shape) for place in below)
+    cells = [(split(lines.text(int(body[place]))) or [""])[0] for place in below]
+    sentences = len(below) <= FOOTER and all(_is_sentence(cell, shape) for cell in cells)
     refused = odd if not sentences else odd[odd < last]
     if len(refused):
         line = int(body[refused[0]])
@@ -244,12 +252,12 @@ def _without_footer(
     return body[: last + 1]
 
 
-def _is_sentence(line: str, shape: str) -> bool:
-    """Whether a short line is a remark and no row that was cut off."""
-    text = line.strip().strip('"').strip()
-    if re.fullmatch(r"[-=*_\s,;|]+", text):
+def _is_sentence(cell: str, shape: str) -> bool:
+    """Whether the first cell of a short line begins a remark, and no row that was cut off."""
+    if re.fullmatch(r"[-=*_]{3,}", cell):
         return True
-    return bool(re.match(r"[^\W\d_]|[(\[*#\u00a9]", text)) and bool(re.search(r"\s|:", text)) and _shape(text) != shape
+    worded = re.match(r"[^\W\d_]|[(\[*#\u00a9]", cell) and re.search(r"\s|:", cell)
+    return bool(worded) and not is_number(cell) and not shape.startswith(_shape(cell))
 
 
 def _shape(cell: str) -> str:
@@ -296,6 +304,10 @@ def _parse(lines: Lines, body: IntArray, separator: str, width: int, origin: str
     return [column.combine_chunks() for column in table.columns]
 
 
+def _quotes_numbers(lines: Lines) -> bool:
+    return re.search(rb'"[-+$ ]?\d{1,3}[.,]\d', lines.data) is not None
+
+
 def _without_empty_edge(
     header: tuple[tuple[str, ...], ...], columns: list[Any]
 ) -> tuple[tuple[tuple[str, ...], ...], list[Any]]:
@@ -325,7 +337,9 @@ def _without_empty_rows(cells: Cells) -> Cells:
         raise UserError(f"{cells.origin}: the file has no rows, only a header")
     note = f"{_lines_named(cells.lines[mask] - 1)} left out: empty cells only"
     columns = [column.filter(pa.array(~mask)) for column in cells.columns]
-    return Cells(cells.origin, cells.header, columns, cells.lines[~mask], cells.separator, (*cells.notes, note))
+    return Cells(
+        cells.origin, cells.header, columns, cells.lines[~mask], cells.separator, cells.quoted, (*cells.notes, note)
+    )
 
 
 def _lines_named(lines: IntArray) -> str:

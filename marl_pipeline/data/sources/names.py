@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from marl_pipeline.config import NOT_SET
@@ -17,7 +18,7 @@ def is_set(path: str) -> bool:
 
 def read_universe(path: str) -> tuple[str, ...] | None:
     """The symbols of a universe file, each once, in its order: a csv or parquet with a column `symbol`, or a text
-    file with one symbol a line (`#` starts a comment). None when it is not set.
+    file with one symbol a line (a `#` between blanks starts a comment). None when it is not set.
 
     Raises:
         UserError: the file is missing or names no symbol.
@@ -59,5 +60,5 @@ def read_lines(path: str) -> list[str]:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
-    lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
+    lines = (re.split(r"(?:^|\s)#(?:\s|$)", line, maxsplit=1)[0].strip() for line in text.splitlines())
     return [line for line in lines if line]

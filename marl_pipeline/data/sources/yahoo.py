@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pandas as pd
 
 from marl_pipeline.config import DataParams
 from marl_pipeline.data.schema import normalise_bars
 from marl_pipeline.errors import UserError
+
+UNREACHABLE = re.compile(
+    r"could not resolve host[^,;)'\"]*|name or service not known|temporary failure in name resolution"
+    r"|getaddrinfo failed|name ?resolution[a-z]*|DNSError|connection refused|network is unreachable|no route to host"
+    r"|(?:failed|unable|could not) to (?:establish|connect)[^,;)'\"]*|max retries exceeded"
+    r"|connection (?:timed out|reset|aborted)[^,;)'\"]*|curl: \((?:5|6|7|28|35|56)\)[^;)'\"]*"
+    r"|ConnectionError|ConnectTimeout|ProxyError|SSLError|timed out",
+    re.IGNORECASE,
+)
+"""How the errors of a network read, in the words of curl, urllib3 and the system."""
 
 INTERVALS = {"1Day": "1d", "1Hour": "1h"}
 
@@ -30,25 +43,51 @@ def download(symbols: Sequence[str], params: DataParams) -> pd.DataFrame:
 
     theirs = {name.replace(".", "-") if not name.startswith("^") else name: name for name in symbols}
     end = None if params.end is None else str((pd.Timestamp(params.end) + pd.Timedelta(days=1)).date())
-    try:
-        answer = yfinance.download(
-            list(theirs),
-            start=params.start,
-            end=end,
-            interval=INTERVALS[params.frequency],
-            auto_adjust=params.adjustment == "total",
-            actions=False,
-            group_by="ticker",
-            multi_level_index=True,
-            progress=False,
-        )
-    except Exception as error:  # whatever the network or Yahoo's answer makes of it
-        raise UserError(
-            f"Yahoo Finance did not answer: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
-    if answer is None or answer.empty:
+    with _said() as said:
+        try:
+            answer = yfinance.download(
+                list(theirs),
+                start=params.start,
+                end=end,
+                interval=INTERVALS[params.frequency],
+                auto_adjust=params.adjustment == "total",
+                actions=False,
+                group_by="ticker",
+                multi_level_index=True,
+                progress=False,
+            )
+        except Exception as error:  # whatever the network or Yahoo's answer makes of it
+            words = " ".join(str(error).split()) or type(error).__name__
+            _refuse_unreachable([words])
+            raise UserError(f"Yahoo Finance did not answer: {words}") from error
+    if answer is None or answer.empty or not answer.notna().to_numpy().any():
+        _refuse_unreachable(said)
         raise UserError(f"Yahoo Finance has no {params.frequency} bars for {', '.join(symbols[:5])} in this span")
     return from_answer(answer, theirs, params)
+
+
+@contextmanager
+def _said() -> Iterator[list[str]]:
+    """What yfinance logs meanwhile, kept from the screen: it swallows the errors of the network and logs them."""
+    logger = logging.getLogger("yfinance")
+    said: list[str] = []
+    keeper = logging.Handler()
+    keeper.emit = lambda record: said.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    handlers, propagate = list(logger.handlers), logger.propagate
+    logger.handlers, logger.propagate = [keeper], False
+    try:
+        yield said
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+def _refuse_unreachable(said: Sequence[str]) -> None:
+    """Raises if one of the messages is of the network and not of the tickers."""
+    for words in said:
+        found = [match[0] for match in UNREACHABLE.finditer(words)]
+        if found:
+            cause = max(found, key=len).strip(" .")[:120]
+            raise UserError(f"Yahoo Finance cannot be reached ({cause}); check the network and run again")
 
 
 def from_answer(answer: pd.DataFrame, theirs: dict[str, str], params: DataParams) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from marl_pipeline.algos.common.actor_critic import Actor, Critic
 from marl_pipeline.algos.ppo import PPOSettings
 from marl_pipeline.envs.protocol import Discrete, GroupSpec
+from marl_pipeline.nn.running_norm import Moments
 from marl_pipeline.nn.value_norm import ValueNorm
 
 FORBIDDEN = torch.finfo(torch.float32).min
@@ -53,8 +54,8 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
     def observe(self, batch: dict[str, Any], live: Tensor) -> None:
         """The `live` [B] rows of a batch, for the statistics of the inputs."""
         seen = batch[Columns.OBS]
-        self.actor.observe(seen["observations"][live])
-        self.critic.observe(_seen_by_critic(seen)[live], None)
+        self.actor.observe(Moments.of(seen["observations"][live]))
+        self.critic.observe(Moments.of(_seen_by_critic(seen)[live]), None)
 
     def absorb(self) -> None:
         """Counts in what was observed, once the update on it is made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,39 @@ def test_a_benchmark_symbol_is_downloaded_beside_the_universe(
     assert asked[0]["tickers"][-1] == "SPY"
 
 
-@pytest.mark.parametrize("answer", [None, pd.DataFrame(), ConnectionError("no route\nto host")])
+@pytest.mark.parametrize("answer", [None, pd.DataFrame(), ValueError("no such\nthing")])
 def test_no_answer_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, universe: str, answer: Any) -> None:
     answering(monkeypatch, answer)
-    with pytest.raises(UserError, match=r"Yahoo Finance (did not answer: no route to host|has no 1Day bars)"):
+    with pytest.raises(UserError, match=r"Yahoo Finance (did not answer: no such thing|has no 1Day bars)"):
+        load_bars(data_params(source="yfinance", universe=universe))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "['AAPL', 'BRK-B']: DNSError('Failed to perform, curl: (6) Could not resolve host: query2.finance.yahoo.com.')",
+        "['AAPL']: ConnectionError('Failed to perform, curl: (7) Failed to connect to query1.finance.yahoo.com')",
+        "['AAPL']: Timeout('Failed to perform, curl: (28) Operation timed out after 10 seconds')",
+    ],
+)
+def test_an_unreachable_yahoo_is_named_and_not_the_tickers(
+    monkeypatch: pytest.MonkeyPatch, universe: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(tickers: list[str], **options: Any) -> pd.DataFrame:
+        logging.getLogger("yfinance").error(words)
+        logging.getLogger("yfinance").error("AAPL: possibly delisted; no price data found")
+        return pd.DataFrame()
+
+    monkeypatch.setattr(yfinance, "download", download)
+    with pytest.raises(UserError, match="Yahoo Finance cannot be reached") as error:
+        load_bars(data_params(source="yfinance", universe=universe))
+    assert "\n" not in str(error.value)
+    assert "delisted" not in capsys.readouterr().err
+
+
+def test_a_network_that_fails_loudly_is_named_too(monkeypatch: pytest.MonkeyPatch, universe: str) -> None:
+    answering(monkeypatch, ConnectionError("no route to host"))
+    with pytest.raises(UserError, match=r"cannot be reached \(no route to host\)"):
         load_bars(data_params(source="yfinance", universe=universe))
 
 
