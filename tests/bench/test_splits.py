@@ -1,4 +1,4 @@
-"""The split rule on planted events: the synthetic market stands for real bars, the shared daily set where it is there."""
+"""The split rule on planted events, in the shared daily set where it is there."""
 
 from __future__ import annotations
 
