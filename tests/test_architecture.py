@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from marl_pipeline.pipeline import dag
 from marl_pipeline.pipeline.code_dependencies import INFRASTRUCTURE, code_of_stages, with_code
@@ -85,6 +86,7 @@ def test_outputs_are_where_the_contract_says(stages: tuple[dag.Stage, ...]) -> N
         "reports/rl_validation_summary.md",
         "reports/rl_validation_summary.html",
         "reports/trades.parquet",
+        "reports/corporate_events.parquet",
         "reports/equity.parquet",
     } <= outs
 
@@ -93,3 +95,8 @@ def test_imports_run_downwards_only() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_features_of_ones_own_are_a_dependency_of_the_data_set() -> None:
+    stage = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]["build_features"]
+    assert "${build_features.custom}" in stage["deps"]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params
-from marl_pipeline.data.coverage import span_in_words
 from marl_pipeline.data.intake import OWN_FILES, take_in
 from marl_pipeline.data.quality import QualityResult, check
 from marl_pipeline.data.quality.report import build_report
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.reporting.inputs import span_in_words
 from marl_pipeline.store import bars as store
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def run(context: StageContext) -> None:
     frequency = params.data.frequency
     bars = store.load_bars(root / "data/historical", frequency)
     market = {"calendar": params.data.calendar, "frequency": frequency, "adjustment": params.data.adjustment}
-    result = check(bars, params=params.validate_data, **market)
+    actions = store.load_companions(root / "data/companions").corporate_actions
+    result = check(bars, params=params.validate_data, corporate_actions=actions, **market)
     validate_with_expectations(result, params.validate_data, root / DATA_DOCS)
     context.log_metrics({f"hits/{rule}": float(hits) for rule, hits in _hits(result).items()})
     result.raise_fatal("data/historical")
@@ -98,7 +99,9 @@ def check_source(params: Params, profile: str) -> FileCheck:
     data = params.data
     taken = take_in(data, least=1)
     market = {"calendar": data.calendar, "frequency": data.frequency, "adjustment": data.adjustment}
-    result = check(taken.bars, params=params.validate_data, **market)
+    result = check(
+        taken.bars, params=params.validate_data, corporate_actions=taken.companions.corporate_actions, **market
+    )
     name = data.path if data.source in OWN_FILES else data.source
     failed = None
     try:
