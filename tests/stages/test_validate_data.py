@@ -103,7 +103,7 @@ def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.Data
     bars[bars["symbol"] == "AAA"].assign(timestamp=lambda t: t["timestamp"].dt.strftime("%Y-%m-%d")).to_csv(
         file, index=False
     )
-    outcome = validate_data.check_source(reading(file, timezone="America/New_York"), "data: {}\n")
+    outcome = validate_data.check_source(reading(file, timezone="America/New_York"), lambda _: "data: {}\n")
     assert outcome.failed is None
     values = json.loads(json.dumps(outcome.as_json(), allow_nan=False))
     assert {entry["rule"]: entry["count"] for entry in values["rules"] if entry["count"]} == {"missing_value": 1}
@@ -116,4 +116,15 @@ def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.Data
 
 def test_checking_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv"):
-        validate_data.check_source(reading(tmp_path / "nowhere.csv"), "")
+        validate_data.check_source(reading(tmp_path / "nowhere.csv"), lambda _: "")
+
+
+def test_a_check_says_how_the_file_was_read_and_prints_the_parameters_that_decide_it(tmp_path: Path) -> None:
+    file = tmp_path / "AAA.csv"
+    file.write_text("Datum;Schluss\n16.01.2024;1.039,55\n17.01.2024;39,68\n")
+    outcome = validate_data.check_source(
+        reading(file, timezone="America/New_York"),
+        lambda read: f"{read.data.number_format} {read.data.date_format} {read.data.stamp}",
+    )
+    assert outcome.profile == "1.234,56 DMY start"
+    assert "AAA.csv: no column is the volume" in outcome.notes
