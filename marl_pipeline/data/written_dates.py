@@ -138,6 +138,8 @@ def _unwritten(texts: Sequence[str], numeric: Any) -> Refused | None:
 
 def _from_numbers(texts: Sequence[str]) -> Dates | Refused:
     """YYYYMMDD and longer, or counts since 1970 of one unit; months (YYYYMM) and years where all rows are such."""
+    if all(text.endswith(".0") for text in texts):
+        texts = [text.removesuffix(".0") for text in texts]
     if any("e" in text or "E" in text for text in texts):
         return _not_one(texts, [next(i for i, text in enumerate(texts) if "e" in text.lower())], "(digits are lost)")
     lengths = {len(text) for text in texts}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,14 +84,15 @@ class FileCheck:
         return Group(report_table(self.report, self.file), *lines, *(Text(f"Note: {note}") for note in self.notes))
 
 
-def check_source(params: Params, profile: str) -> FileCheck:
+def check_source(params: Params, profile: Callable[[Params], str]) -> FileCheck:
     """Checks what `data` of the parameters names, one symbol being enough; writes nothing.
 
     The bars and companions are read as the stage ingest reads them, and refused where it refuses them.
 
     Args:
         params: of the run.
-        profile: the text of a profile with these parameters, for the reader of the result.
+        profile: gives the text of a profile with some parameters; the result has that of `params` with what the files
+            of bars decided themselves.
 
     Raises:
         UserError: the bars or a companion cannot be read.
@@ -112,7 +113,8 @@ def check_source(params: Params, profile: str) -> FileCheck:
     notes = list(taken.info["notes"])
     if len(taken.info["symbols"]) == 1:
         notes.append(f"one symbol only ({next(iter(taken.info['symbols']))}): `marl run` needs two or more")
-    return FileCheck(name, report, failed, notes, taken.info["companions"], profile)
+    read = params.model_copy(update={"data": data.model_copy(update=dict(taken.decided))})
+    return FileCheck(name, report, failed, notes, taken.info["companions"], profile(read))
 
 
 def report_table(report: dict[str, Any], title: str) -> RenderableType:

@@ -53,7 +53,7 @@ class BarsRead:
             for note in reading.notes:
                 first.setdefault(note, reading.origin)
                 count[note] = count.get(note, 0) + 1
-        more = {note: f" and {count[note] - 1} more files" if count[note] > 1 else "" for note in first}
+        more = {note: f" and {count[note] - 1} more" if count[note] > 1 else "" for note in first}
         return tuple(f"{Path(origin).name}{more[note]}: {note}" for note, origin in first.items())
 
 

@@ -191,6 +191,8 @@ def test_date_and_time_in_two_columns_are_joined_whichever_is_mapped(tmp_path: P
     compact = write(tmp_path / "AAA.txt", "date,time,close\n20240116,90000,1.5\n20240116,100000,1.6\n")
     read = bars(compact, frequency="1Hour", calendar="24/5")
     assert read["timestamp"].dt.strftime("%d %H:%M").tolist() == ["16 09:00", "16 10:00"]
+    with pytest.raises(UserError, match=r"'45307' in line 2|45307 in line 2 looks like the day count of a spreadsheet"):
+        bars(write(tmp_path / "CCC.csv", "Date,close\n45307,1.5\n45308,1.6\n"))
     alone = write(tmp_path / "BBB.csv", "time,close\n09:00:00,1.5\n")
     with pytest.raises(UserError, match="column 'time' holds times of day without a date"):
         bars(alone)
