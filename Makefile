@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run repro test test-slow check lint types imports dependencies figures mutants format lock clean
+.PHONY: help setup run repro test test-slow check lint types imports dependencies figures fuzz mutants format lock clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ lock: setup ## Resolves requirements.lock again, keeping what still fits
 
 mutants: setup ## Plants small faults one at a time and lists those that no test notices (ARGS="--sample 50 --seed 1")
 	@$(BIN)/python -m tools.mutants $(ARGS)
+
+fuzz: setup ## Reads 20,000 files of bars drawn at random; none may be silently wrong (ARGS="--files 2000 --seed 3")
+	@$(BIN)/python -m tools.fuzz $(ARGS)
 
 figures: setup ## Makes the figures of README and docs again (ONLY="name ...")
 	@$(BIN)/marl figures $(ONLY)

@@ -25,6 +25,7 @@ from flows.processes import (
     prepared,
     stopping_on_signals,
 )
+from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline import dag, overlay
 from marl_pipeline.pipeline.tracking import shipping, tracking_uri
 
@@ -102,7 +103,10 @@ def retrain(profile: str | None = None, overrides: dict[str, Any] | None = None)
     root = Path.cwd()
     if profile is not None or overrides:
         root = make_worktree(root, str(flow_run.id), profile, overrides or {})
-    env = {"MARL_FLOW_RUN": str(flow_run.id), "MLFLOW_TRACKING_URI": tracking_uri(Path.cwd())}
+    uri = tracking_uri(Path.cwd())
+    if root != Path.cwd() and not uri.removeprefix("sqlite:///").startswith("/") and uri.startswith("sqlite:"):
+        raise UserError(f"{Path.cwd()}: a run in a worktree needs MLFLOW_TRACKING_URI where the path has a '?'")
+    env = {"MARL_FLOW_RUN": str(flow_run.id), "MLFLOW_TRACKING_URI": uri}
     os.environ["MLFLOW_TRACKING_URI"] = env["MLFLOW_TRACKING_URI"]
     with prepared(root) as ready, shipping(root), board(len(ready.survey.stages)) as show:
         run_all(Retraining(ready, show, env), ready.survey.stages)

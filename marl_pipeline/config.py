@@ -54,8 +54,10 @@ class Section(BaseModel):
 
 
 class RunParams(Section):
-    """What every stage shares. `workers` is how many stages run side by side and changes no result."""
+    """What every stage shares. `workers` is how many stages run side by side and changes no result; `profile` names the
+    profile that was merged last, for the report."""
 
+    profile: str
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     workers: Count
     threads: Count
@@ -136,12 +138,13 @@ class ValidateDataParams(Section):
 
 
 class BuildFeaturesParams(Section):
-    """Look-backs are in bars."""
+    """Look-backs are in bars. `custom` is a Python file with features of one's own; `data/not_set` means none."""
 
     window: Annotated[int, Field(ge=2)]
     scale_window: Annotated[int, Field(ge=20)]
     clip: Positive
     regime_window: Annotated[int, Field(ge=5)]
+    custom: str
 
 
 class SpansParams(Section):

@@ -63,7 +63,7 @@ class Finding:
         sign = "≤" if self.below else "≥"
         used = "one seed" if self.used == 1 else f"median of {self.used}"
         return (
-            f"| `{place}` | {self.figure} | {used} {sign} {self.bound:g} | {told(self.plain)} | "
+            f"| `{place}` | {self.figure or 'the figure'} | {used} {sign} {self.bound:g} | {told(self.plain)} | "
             f"{told(self.perturbed)} | {self.margin:.3g} | {commit()} |"
         )
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from marl_pipeline.pipeline import dag
 from marl_pipeline.pipeline.code_dependencies import INFRASTRUCTURE, code_of_stages, with_code
@@ -91,6 +92,7 @@ def test_outputs_are_where_the_contract_says(stages: tuple[dag.Stage, ...]) -> N
         "reports/rl_validation_summary.md",
         "reports/rl_validation_summary.html",
         "reports/trades.parquet",
+        "reports/corporate_events.parquet",
         "reports/equity.parquet",
     } <= outs
 
@@ -147,3 +149,8 @@ def test_entry_points_that_are_written_in_files_are_functions() -> None:
     assert callable(getattr(importlib.import_module(script[1]), script[2]))
     names = [node.name for node in ast.parse((ROOT / f"{flow[1]}.py").read_text()).body if hasattr(node, "name")]
     assert flow[2] in names
+
+
+def test_the_features_of_ones_own_are_a_dependency_of_the_data_set() -> None:
+    stage = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]["build_features"]
+    assert "${build_features.custom}" in stage["deps"]

@@ -40,7 +40,7 @@ def data_check(
         shorthand += [f"data.path={json.dumps(str(file))}", "data.source=csv"]
     root = repository()
     with parameters(root, profile, [*(overrides or []), *shorthand], Path.cwd()) as params:
-        result = check_source(params, profile_text(root, params))
+        result = check_source(params, lambda read: profile_text(root, read))
     if as_json:
         print_json(result.as_json())
     else:

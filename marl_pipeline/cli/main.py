@@ -81,6 +81,30 @@ def report(as_json: Json = False) -> None:
     _print_summary(repository(), as_json)
 
 
+@bench.command("splits")
+def bench_splits(
+    file: Annotated[Path, typer.Argument(help="Daily bars as Parquet, adjusted for splits: symbol, timestamp, ...")],
+    seed: Annotated[int, typer.Option(help="Of the events that are planted.")] = 2024,
+    half: Annotated[
+        Literal["develop", "report"], typer.Option(help="Half of the symbols: the rule was made on the first.")
+    ] = "report",
+    calendar: Annotated[str, typer.Option(help="Exchange calendar, such as XNYS.")] = "XNYS",
+    as_json: Json = False,
+) -> None:
+    """Plants splits, spin-offs, bad prints and halts in bars, and prints recall and precision of the split rule."""
+    from marl_pipeline.bench import splits
+    from marl_pipeline.config import load_params
+    from marl_pipeline.data.sources.files import read_bars
+
+    params = load_params(repository() / "params.yaml")
+    data = params.data.model_copy(update={"frequency": "1Day", "calendar": calendar, "timezone": "UTC", "columns": {}})
+    found = splits.bench_splits(read_bars(file, data), params.validate_data, calendar=calendar, seed=seed, half=half)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print("\n".join(found.lines()))
+
+
 @bench.command("market")
 def bench_market(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -242,7 +266,7 @@ def _serve_page(what: Literal["mlflow", "prefect"], root: Path) -> None:
         _browse(tracking_uri(root))
         return
     environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    options = ["--backend-store-uri", tracking_uri(root), "--host", "127.0.0.1", "--port", "5000"]
+    options = ["--backend-store-uri", tracking_uri(root, seen_from=root), "--host", "127.0.0.1", "--port", "5000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *options], cwd=root, env={**os.environ, **environment}
     )

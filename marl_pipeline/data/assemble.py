@@ -12,6 +12,7 @@ from marl_pipeline.data import trailing
 from marl_pipeline.data.availability import as_of
 from marl_pipeline.data.calendar import sessions_per_year
 from marl_pipeline.data.companions import Companions
+from marl_pipeline.data.custom import CustomFeature
 from marl_pipeline.data.dataset import Dataset, Float32Array, FloatArray, IntArray, Panel
 from marl_pipeline.data.features import bars_needed, compute_features
 from marl_pipeline.data.panel import build_panel
@@ -34,15 +35,17 @@ def assemble(
     frequency: str,
     calendar: str,
     adjustment: str,
+    custom: Sequence[CustomFeature] = (),
 ) -> Dataset:
     """Builds the data set from cleaned bars.
 
     Args:
         bars: as `build_panel` takes them.
         companions: tables with `available_at`; a row counts from the first bar complete at or after that moment.
+        custom: the user's own features.
 
     Raises:
-        UserError: fewer than two symbols or too little history for the look-backs.
+        UserError: fewer than two symbols, too little history for the look-backs, or a custom feature that looks ahead.
     """
     panel = build_panel(
         bars,
@@ -52,8 +55,8 @@ def assemble(
         membership=companions.membership,
         corporate_actions=companions.corporate_actions,
     )
-    _check_history(panel, params)
-    feature_names, features, _, valid = compute_features(panel, params)
+    _check_history(panel, params, custom)
+    feature_names, features, _, valid = compute_features(panel, params, custom)
     vix = None if companions.vix is None else as_of(_timed(companions.vix, ["close"]), panel.known_at)[:, 0]
     regime_names, regime = compute_regime(panel, params, vix)
     macro_names, macro = macro_figures(panel, companions.macro, params)
@@ -132,8 +135,8 @@ def benchmark_level(panel: Panel, companions: Companions) -> tuple[str, FloatArr
     return EQUAL_WEIGHT, np.exp(np.cumsum(market_returns(panel)))
 
 
-def _check_history(panel: Panel, params: BuildFeaturesParams) -> None:
-    bars, needed = len(panel.timestamps), bars_needed(params)
+def _check_history(panel: Panel, params: BuildFeaturesParams, custom: Sequence[CustomFeature]) -> None:
+    bars, needed = len(panel.timestamps), bars_needed(params, custom)
     if bars < needed:
         raise UserError(
             f"too little history: {bars} bars, and the first row to learn from needs {needed} (the longest look-back, "

@@ -18,7 +18,7 @@ import pandas as pd
 from marl_pipeline.config import DataParams, lag_of
 from marl_pipeline.data.calendar import exchange_zone, session_closes, utc_array
 from marl_pipeline.data.dataset import FloatArray, TimeArray
-from marl_pipeline.data.timestamps import Stamps, localise, parse_timestamps
+from marl_pipeline.data.timestamps import Stamps, companion_timestamps, localise
 from marl_pipeline.errors import UserError
 
 Kind = Literal["day", "moment", "period"]
@@ -84,7 +84,7 @@ def read_dates(written: pd.Series, params: DataParams, path: str) -> Dates:
         raise UserError(
             f"{path}: column '{written.name}': {first!r} may be a day or a month; write 2021-03-01 or 2021-03"
         )
-    stamps = parse_timestamps(written, path)
+    stamps = companion_timestamps(written, path, params.date_format)
     if not stamps.aware:
         if stamps.midnight:
             return Dates(stamps.moments, "day", stamps.moments)
@@ -122,7 +122,7 @@ def availability(
     if released is None:
         for column, values in figures.items():
             lag = _span(params.availability, name, column, "availability", path)
-            _refuse_short_lag(dates, np.isfinite(values), base, lag, column, name, path)
+            _refuse_short_lag(dates, values, base, lag, column, name, path)
     elif (early := released.moments < dates.first.astype("datetime64[D]")).any():
         row = int(np.argmax(early))
         raise UserError(
@@ -233,9 +233,15 @@ def spacing(days: TimeArray) -> str | None:
 
 
 def _refuse_short_lag(
-    dates: Dates, there: np.ndarray, known: TimeArray, lag: pd.Timedelta, column: str, name: str, path: str
+    dates: Dates, values: FloatArray, known: TimeArray, lag: pd.Timedelta, column: str, name: str, path: str
 ) -> None:
     """Raises where a row would count before the period that it measures can have been published."""
+    there = np.isfinite(values)
+    if dates.kind == "day" and lag < LEAST_LAG and changes_by_month(dates.moments[there], values[there]):
+        raise UserError(
+            f"{path}: column '{column}' changes on the first row of a month and on no other: a monthly series filled "
+            f"forward from its first day would be used before it was published; {_advice(column, name)}"
+        )
     if dates.kind == "period":
         every = "period by period"
     elif (found := spacing(dates.moments[there])) is not None:
@@ -253,9 +259,24 @@ def _refuse_short_lag(
         raise UserError(
             f"{path}: column '{column}' is {every} (the first row is of {_day(example)}) and would be used "
             f"{_words(lag)} after {'that day' if dates.kind != 'period' else 'the end of the period'}, before it was "
-            f"published; give a column `released`, or set data.availability.{name} (such as "
-            f"-S data.availability.{name}.{column}=45D)"
+            f"published; {_advice(column, name)}"
         )
+
+
+def changes_by_month(days: TimeArray, values: FloatArray) -> bool:
+    """Whether a daily series changes on the first row of most months and never on another."""
+    order = np.argsort(days, kind="stable")
+    months, ordered = days[order].astype("datetime64[M]"), values[order]
+    begins = np.diff(months).astype(np.int64) > 0
+    changed = np.diff(ordered) != 0.0
+    if begins.sum() < 6 or len(ordered) < 5 * begins.sum():
+        return False
+    return bool(not (changed & ~begins).any() and (changed & begins).sum() >= 0.8 * begins.sum())
+
+
+def _advice(column: str, name: str) -> str:
+    option = f"-S \"data.availability.{name}={{{column}: 45D, '*': 1D}}\"" if name == "macro" else "45D"
+    return f"give a column `released`, or set data.availability.{name} (such as {option})"
 
 
 def _day_of_month(days: TimeArray) -> np.ndarray:

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from marl_pipeline.config import DataParams
-from marl_pipeline.data.calendar import exchange_zone, known_at
+from marl_pipeline.data.availability import read_dates
+from marl_pipeline.data.calendar import known_at
 from marl_pipeline.data.companion_columns import DATES, columns_of, utc
 from marl_pipeline.data.matching import likely_spelling
 from marl_pipeline.data.schema import normalise_bars
 from marl_pipeline.data.sources.names import benchmark_symbol, is_set
 from marl_pipeline.data.sources.tables import read_table
-from marl_pipeline.data.timestamps import day_labels, parse_timestamps
 from marl_pipeline.errors import UserError
 
 FALLBACK = "SPY"
@@ -43,12 +43,13 @@ def load_benchmark(params: DataParams, bars: pd.DataFrame) -> tuple[pd.DataFrame
             raise UserError(f"data.benchmark: '{symbol}' is not among the bars; {hint}")
         return _closes(chosen, params.frequency, params), symbol
     path = params.benchmark
-    frame = read_table(Path(path))
-    stamps = parse_timestamps(columns_of(path, {"timestamp": DATES}, frame)["timestamp"], path)
-    daily = day_labels(stamps, exchange_zone(params.calendar)) is not None
-    changes: dict[str, object] = {"columns": {}, "frequency": "1Day" if daily else params.frequency}
-    if daily and not stamps.aware:
-        changes["timezone"] = params.timezone or "UTC"  # dates need no zone
+    frame = read_table(Path(path), params)
+    written = columns_of(path, {"timestamp": DATES}, frame)["timestamp"]
+    dates = read_dates(written, params, path)
+    changes: dict[str, object] = {"columns": {}}
+    if dates.kind == "day":
+        frame = frame.assign(**{str(written.name): dates.moments})
+        changes |= {"frequency": "1Day", "timezone": "UTC", "stamp": "start"}  # dates need no zone
     own = params.model_copy(update=changes)
     table = normalise_bars(frame, params=own, origin=path, default_symbol=Path(path).name.split(".", 1)[0])
     names = sorted(table["symbol"].unique())

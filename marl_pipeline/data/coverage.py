@@ -56,6 +56,7 @@ def describe(params: DataParams, companions: Companions, bars: pd.DataFrame) -> 
             entries[name]["known"] = known = _known(table.drop(columns="timestamp"), moments)
             notes += _gaps(name, known, stamps)
     notes += _without(companions, params, names)
+    notes += _never(companions, names, stamps)
     if companions.sentiment is not None:
         notes += _sentiment(companions.sentiment, names, moments, entries["sentiment"], stamps)
     if companions.benchmark is not None:
@@ -67,19 +68,6 @@ def describe(params: DataParams, companions: Companions, bars: pd.DataFrame) -> 
     if companions.corporate_actions is not None and params.adjustment == "total":
         notes.append("corporate_actions: nothing is applied: by data.adjustment total the prices contain it already")
     return entries, notes
-
-
-def span_in_words(entry: Mapping[str, Any]) -> str:
-    """One line on a companion: its file, rows, symbols, span and what is known on how many bars."""
-    parts = [entry.get("name", entry.get("file", "")), f"{entry['rows']:,} rows"]
-    if "symbols" in entry:
-        parts.append(f"{entry['symbols']} symbols")
-    if "first" in entry:
-        parts.append(f"{entry['first']} to {entry['last']}")
-    known = entry.get("known", {})
-    if known:
-        parts.append(", ".join(f"{name} known on {one['bars']:,} bars" for name, one in list(known.items())[:8]))
-    return "; ".join(parts)
 
 
 def universe_notes(universe: tuple[str, ...] | None, bars: pd.DataFrame) -> list[str]:
@@ -171,6 +159,30 @@ def _without(companions: Companions, params: DataParams, names: np.ndarray) -> l
     meant = list(likely_spellings(missing, given).items())[:5]
     hint = "; " + "; ".join(f"'{theirs}' is probably '{ours}' there" for theirs, ours in meant) if meant else ""
     return [f"sectors: {len(missing)} of {len(names)} symbols of the bars have none ({listed(missing)}){hint}"]
+
+
+def _never(companions: Companions, names: np.ndarray, stamps: pd.DatetimeIndex) -> list[str]:
+    """Symbols of the bars that are no member on any of the days, and actions that all lie outside of them."""
+    notes = []
+    first, last = stamps[0].normalize(), stamps[-1]
+    if (members := companions.membership) is not None:
+        inside = (members["start"].isna() | (members["start"] <= last)) & (
+            members["end"].isna() | (members["end"] >= first)
+        )
+        never = sorted(set(names) - set(members["symbol"][inside]))
+        if never:
+            notes.append(
+                f"membership: {len(never)} of {len(names)} symbols of the bars are no member on any day, so that they "
+                f"are never traded ({listed(never)})"
+            )
+    if (actions := companions.corporate_actions) is not None:
+        ours = actions[actions["symbol"].isin(names)]
+        if len(ours) and not ours["ex_date"].between(first, last).any():
+            notes.append(
+                f"corporate_actions: none of the ex-dates ({_day(ours['ex_date'].min())} to "
+                f"{_day(ours['ex_date'].max())}) is among the bars, {_span_of(stamps)}"
+            )
+    return notes
 
 
 def _sentiment(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from marl_pipeline.config import BuildFeaturesParams
 from marl_pipeline.data import formulas, trailing
+from marl_pipeline.data.custom import Bars, CustomFeature
 from marl_pipeline.data.dataset import BoolArray, Float32Array, FloatArray, Panel
 from marl_pipeline.data.formulas import Inputs
 
@@ -139,9 +140,9 @@ FEATURES: tuple[Feature, ...] = (
 
 
 def compute_features(
-    panel: Panel, params: BuildFeaturesParams
+    panel: Panel, params: BuildFeaturesParams, custom: Sequence[CustomFeature] = ()
 ) -> tuple[tuple[str, ...], Float32Array, BoolArray, BoolArray]:
-    """The features that the panel's columns allow.
+    """The features that the panel's columns allow, then the user's own.
 
     Returns:
         names of the F features; [T, N, F] float32, scaled, 0 where a row is not ready; [T, N] ready: the bar is
@@ -150,12 +151,19 @@ def compute_features(
     """
     chosen = available_features(panel)
     inputs = Inputs.of(panel)
-    features = np.empty((*panel.close.shape, len(chosen)), dtype=np.float32)
+    features = np.empty((*panel.close.shape, len(chosen) + len(custom)), dtype=np.float32)
     for index, feature in enumerate(chosen):
         features[..., index] = scaled(feature, inputs, params)
+    bars = Bars.of(panel)
+    for index, own in enumerate(custom, len(chosen)):
+        values = np.where(np.isfinite(panel.close), own.compute(bars), np.nan)
+        if own.scaled:
+            values = inputs.own.scatter(trailing.z_score(inputs.own.gather(values), params.scale_window, params.clip))
+        features[..., index] = values
     ready: BoolArray = np.all(np.isfinite(features), axis=-1)
     features[~ready] = 0.0
-    return tuple(feature.name for feature in chosen), features, ready, complete(ready, params.window) & panel.tradable
+    names = (*(feature.name for feature in chosen), *(own.name for own in custom))
+    return names, features, ready, complete(ready, params.window) & panel.tradable
 
 
 def scaled(feature: Feature, inputs: Inputs, params: BuildFeaturesParams) -> FloatArray:
@@ -172,9 +180,9 @@ def available_features(panel: Panel) -> tuple[Feature, ...]:
     return tuple(feature for feature in FEATURES if given[feature.needs])
 
 
-def bars_needed(params: BuildFeaturesParams) -> int:
+def bars_needed(params: BuildFeaturesParams, custom: Sequence[CustomFeature] = ()) -> int:
     """Own bars before a symbol's first valid row, that row included."""
-    longest = max(feature.look_back for feature in FEATURES)
+    longest = max(*(feature.look_back for feature in FEATURES), *(own.look_back for own in custom))
     return longest - 1 + trailing.least_rows(params.scale_window) - 1 + params.window
 
 

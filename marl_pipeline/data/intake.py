@@ -16,6 +16,7 @@ from marl_pipeline.config import DataParams
 from marl_pipeline.data.companions import Companions, load_companions
 from marl_pipeline.data.coverage import describe, universe_notes
 from marl_pipeline.data.sources import absent, read_source, synthetic_from, wanted
+from marl_pipeline.data.sources.files import understand_bars
 from marl_pipeline.data.sources.names import read_universe
 
 OWN_FILES = ("csv", "parquet")
@@ -28,11 +29,13 @@ class Intake:
     bars: canonical bars of the universe between `data.start` and `data.end`, as they came.
     companions: what is known beside them.
     info: what is known about both, as JSON values.
+    decided: the keys of section `data` that decide what the files of bars decided themselves.
     """
 
     bars: pd.DataFrame
     companions: Companions
     info: Mapping[str, Any]
+    decided: Mapping[str, object]
 
 
 def take_in(params: DataParams, least: int = 2) -> Intake:
@@ -45,7 +48,8 @@ def take_in(params: DataParams, least: int = 2) -> Intake:
         UserError: whatever is wrong with one of the inputs.
     """
     universe = read_universe(params.universe)
-    source = read_source(params)
+    understood = understand_bars(Path(params.path), params) if params.source in OWN_FILES else None
+    source = read_source(params) if understood is None else understood.bars
     bars = wanted(source, params, least)
     sectors = synthetic_from(params).sectors if params.source == "synthetic" else None
     companions = load_companions(params, source, sectors)
@@ -59,6 +63,6 @@ def take_in(params: DataParams, least: int = 2) -> Intake:
         "symbols": {str(name): int(rows) for name, rows in bars["symbol"].value_counts().sort_index().items()},
         "universe_absent": absent(bars, universe),
         "companions": described,
-        "notes": [*universe_notes(universe, bars), *notes],
+        "notes": [*(understood.notes if understood else ()), *universe_notes(universe, bars), *notes],
     }
-    return Intake(bars, companions, info)
+    return Intake(bars, companions, info, understood.profile if understood else {})

@@ -90,6 +90,7 @@ def _one_row_an_action(frame: pd.DataFrame, path: str) -> pd.DataFrame:
     wide = match(frame, {"dividend": ("dividends", "dividend"), "split": ("stocksplits", "splits", "split")}, path)
     if not wide or "value" in match(frame, {"value": ("value", "ratio", "amount")}, path):
         return frame
+    columns_of(path, {"symbol": SPELLINGS["symbol"]}, frame)
     kept = [name for name in frame.columns if name not in wide.values()]
     parts = []
     for kind, column in wide.items():

@@ -39,7 +39,7 @@ def figures_of(table: pd.DataFrame) -> tuple[str, ...]:
 def load_vix(params: DataParams) -> pd.DataFrame:
     """Columns timestamp, available_at, expires_at, close; of a file of several indices the VIX."""
     path = params.vix
-    frame = read_table(Path(path))
+    frame = read_table(Path(path), params)
     if "symbol" in (named := match(frame, {"symbol": SPELLINGS["symbol"]}, path)):
         names = symbols(frame[named["symbol"]], path)
         if names.nunique() > 1:
@@ -119,7 +119,7 @@ def _dated(
     params: DataParams, path: str, also: Mapping[str, tuple[str, ...]]
 ) -> tuple[pd.DataFrame, Dates, Dates | None, set[str]]:
     """A file, its dates, its releases where it names them, and the columns that these and `also` stand in."""
-    frame = read_table(Path(path))
+    frame = read_table(Path(path), params)
     dates = DATES if "timestamp" in match(frame, {"timestamp": DATES}, path) else (*DATES, *PERIOD_NAMES)
     wanted = {"timestamp": dates, **also}
     table = columns_of(path, wanted, frame)

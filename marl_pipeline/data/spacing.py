@@ -28,7 +28,7 @@ OWN = {"1Hour": (50.0, 70.0), "1Day": (20.0 * HOUR_MINUTES, 4.5 * DAY_MINUTES)}
 
 FINER_SHARE = 0.4
 """Share of steps that are shorter than the frequency's, from which on the bars are of a finer one."""
-COARSER_SHARE, OWN_SHARE = 0.9, 0.05
+COARSER_SHARE, OWN_SHARE = 0.6, 0.05
 """Share of steps of one longer kind from which on the bars are of a coarser frequency, and of the frequency's own
 steps up to which: thinly traded symbols have steps of every length."""
 ENOUGH, ENOUGH_COARSE = 4, 10

@@ -28,7 +28,7 @@ from marl_pipeline.data.number_format import (
     number_format,
     parse_numbers,
 )
-from marl_pipeline.data.timestamps import LINE, Stamps, parse_timestamps, row_of
+from marl_pipeline.data.timestamps import LINE, Stamps, companion_timestamps, parse_timestamps, row_of
 from marl_pipeline.errors import UserError
 
 DATE_LIKE = r"^\s*[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}"
@@ -51,6 +51,7 @@ class Table:
         fixed: the format of numbers that the layout is known to have.
         asked_numbers: `data.number_format`.
         asked_dates: `data.date_format`.
+        companion: the parameters are of the bars: they count only for what this file itself leaves open.
         notes: what was left out or chosen while reading, in words.
     """
 
@@ -64,6 +65,7 @@ class Table:
     fixed: NumberFormat | None = None
     asked_numbers: str | None = None
     asked_dates: str | None = None
+    companion: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,8 +79,17 @@ class Table:
         Raises:
             UserError: the file leaves it open; `data.number_format` decides.
         """
-        if self.asked_numbers is not None:
-            return number_format(self.asked_numbers)
+        if self.asked_numbers is None:
+            return self._inferred()
+        asked = number_format(self.asked_numbers)
+        if not self.companion:
+            return asked
+        try:
+            return self._inferred()
+        except UserError:
+            return asked
+
+    def _inferred(self) -> NumberFormat:
         texts = {name: cells_of(self.frame[name]) for name in self.frame.columns if is_text(self.frame[name])}
         dotted = any(_begins(cells, DOTTED_DATE) for cells in texts.values())
         numeric = {
@@ -113,7 +124,10 @@ class Table:
         Raises:
             UserError: a cell that is none, or dates whose order the column leaves open (`data.date_format`).
         """
-        return parse_timestamps(blank_to_null(self.frame[name]), self.origin, self.asked_dates)
+        values = blank_to_null(self.frame[name])
+        if self.companion:
+            return companion_timestamps(values, self.origin, self.asked_dates)
+        return parse_timestamps(values, self.origin, self.asked_dates)
 
     def symbols(self, name: str) -> pd.Series:
         """Names as they are written, without surrounding blanks."""

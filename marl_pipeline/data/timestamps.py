@@ -92,6 +92,17 @@ def parse_timestamps(values: pd.Series, origin: str, date_format: str | None = N
     )
 
 
+def companion_timestamps(values: pd.Series, origin: str, date_format: str | None) -> Stamps:
+    """The same of a file beside the bars: `data.date_format`, which is of the bars, decides only what its rows leave
+    open."""
+    try:
+        return parse_timestamps(values, origin)
+    except UserError:
+        if date_format is None:
+            raise
+        return parse_timestamps(values, origin, date_format)
+
+
 def localise(
     moments: TimeArray, zone: str, origin: str, groups: np.ndarray | None = None, rows: pd.Index | None = None
 ) -> TimeArray:

@@ -24,6 +24,8 @@ UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
 """Microseconds in a unit; ns are a thousand to one."""
 EPOCHS = {"s": (1e8, 1.9e9), "ms": (1e11, 1.9e12), "us": (1e14, 1.9e15), "ns": (1e17, 1.9e18)}
 """Counts since 1970 that lie between these are of that unit: 1973 to 2030 in each."""
+SEQUENCE = 10
+"""Dates that must run in one direction before that tells a year from a day."""
 EXCEL = "excel"
 EXCEL_DAYS = (15_000.0, 60_000.0)
 """1941 to 2064, in days of a spreadsheet."""
@@ -136,6 +138,8 @@ def _unwritten(texts: Sequence[str], numeric: Any) -> Refused | None:
 
 def _from_numbers(texts: Sequence[str]) -> Dates | Refused:
     """YYYYMMDD and longer, or counts since 1970 of one unit; months (YYYYMM) and years where all rows are such."""
+    if all(text.endswith(".0") for text in texts):
+        texts = [text.removesuffix(".0") for text in texts]
     if any("e" in text or "E" in text for text in texts):
         return _not_one(texts, [next(i for i, text in enumerate(texts) if "e" in text.lower())], "(digits are lost)")
     lengths = {len(text) for text in texts}
@@ -322,6 +326,8 @@ def _dated(shape: str, fields: Any, texts: Sequence[str], order: str | None) -> 
         if not readings:
             return _not_one(texts, [0], f"as data.date_format '{order}' has it")
     whole = {name: days for name, days in readings.items() if not np.isnat(days).any()}
+    if "YMD" in whole and len(whole) > 1:
+        whole = _in_sequence(whole)
     if not whole:
         return _mixed(readings, texts)
     first = next(iter(whole.values()))
@@ -329,6 +335,18 @@ def _dated(shape: str, fields: Any, texts: Sequence[str], order: str | None) -> 
         return _undecided(whole, texts)
     name = next(iter(whole))
     return _finish(whole[name], time, fields, texts, name if len(whole) == 1 else "")
+
+
+def _in_sequence(whole: dict[str, TimeArray]) -> dict[str, TimeArray]:
+    """Of two-digit readings with the year first or last, those in which the dates first appear in one direction, if the
+    dates are many and some readings jump to and fro."""
+    steady = {
+        name: days
+        for name, days in whole.items()
+        if (np.diff(days) > np.timedelta64(0)).all() or (np.diff(days) < np.timedelta64(0)).all()
+    }
+    few = len(next(iter(whole.values()))) < SEQUENCE
+    return whole if few or not steady else steady
 
 
 def _mixed(readings: dict[str, TimeArray], texts: Sequence[str]) -> Refused:

@@ -86,6 +86,7 @@ def summarise(
     trials: Sequence[Mapping[str, Any]],
     lineage: Mapping[str, Any],
     quality: Mapping[str, Any],
+    inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Summarises a track record and applies the gates.
 
@@ -95,6 +96,8 @@ def summarise(
             have been picked after seeing the others; its seeds do not, since they are averaged and never picked from.
         lineage: hashes of data, parameters and code.
         quality: figures of the data checks (`bars_hidden`, `share_hidden`, `findings`); may be empty.
+        inputs: what was read: `name`, `source`, `profile`, `frequency`, `calendar`, `adjustment`, `companions` and
+            `notes`.
 
     Returns:
         A mapping of plain values; NaN and infinities have become None.
@@ -134,7 +137,7 @@ def summarise(
         "seeds": [{"seed": seed, **metrics.as_dict()} for seed, metrics in seed_figures.items()],
         "costs": _costs(headline),
         "test": _test_span(record, headline, len(ends)),
-        "data": _data(record.dataset, quality),
+        "data": _data(record.dataset, quality) | ({"inputs": dict(inputs)} if inputs else {}),
         "lineage": dict(lineage),
     }
     return dict(finite(summary))

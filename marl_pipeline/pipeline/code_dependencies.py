@@ -25,6 +25,7 @@ INFRASTRUCTURE = frozenset(
         "marl_pipeline.stages",
         "marl_pipeline.store",
         "marl_pipeline.pipeline",
+        "marl_pipeline.pipeline.compute",
         "marl_pipeline.pipeline.dag",
         "marl_pipeline.pipeline.harness",
         "marl_pipeline.pipeline.terminal",
@@ -33,6 +34,7 @@ INFRASTRUCTURE = frozenset(
         "marl_pipeline.config",
         "marl_pipeline.errors",
         "marl_pipeline.progress",
+        "marl_pipeline.yaml_text",
     }
 )
 """What carries a stage without changing its result: errors, progress, records, and the typed view of parameters

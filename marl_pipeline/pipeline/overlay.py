@@ -44,6 +44,9 @@ INPUT_KEYS = (
 )
 """The keys of section `data` that are files."""
 
+FILE_KEYS = (*(("data", key) for key in INPUT_KEYS), ("build_features", "custom"))
+"""Section and key of every parameter that is a file."""
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -92,6 +95,7 @@ def merge(
         path, relative_to = _find_profile(root, profile, cwd)
         overlay = _load(_read(path, ""), str(path))
         _lay_over(values, _materialise(overlay, root, relative_to, inputs), str(path))
+        values["run"]["profile"] = profile if path.parent == root / PROFILES else path.name
         changed = True
     for override in overrides:
         _lay_over(values, _materialise(_parse_override(override), root, cwd, inputs), f"-S {override}")
@@ -201,27 +205,26 @@ def _materialise(overlay: Any, root: Path, relative_to: Path, inputs: dict[Path,
     values = _plain(overlay)
     if not isinstance(values, dict):
         raise UserError(f"a profile holds sections such as data and run, found {type(values).__name__}")
-    data = values.get("data")
-    if isinstance(data, dict):
-        for key in INPUT_KEYS:
-            if key in data:
-                data[key] = _as_path(key, data[key], root, relative_to, inputs)
+    for section, key in FILE_KEYS:
+        place = values.get(section)
+        if isinstance(place, dict) and key in place:
+            place[key] = _as_path(section, key, place[key], root, relative_to, inputs)
     return values
 
 
 def _materialise_base(values: Any, root: Path, base_root: Path, inputs: dict[Path, str]) -> bool:
     """The same for params.yaml as the user left it; whether anything had to change."""
-    data = values.get("data")
     changed = False
-    for key in INPUT_KEYS if isinstance(data, MutableMapping) else ():
-        if key in data:
-            path = _as_path(key, _plain(data[key]), root, base_root, inputs)
-            if path != data[key]:
-                data[key], changed = path, True
+    for section, key in FILE_KEYS:
+        place = values.get(section)
+        if isinstance(place, MutableMapping) and key in place:
+            path = _as_path(section, key, _plain(place[key]), root, base_root, inputs)
+            if path != place[key]:
+                place[key], changed = path, True
     return changed
 
 
-def _as_path(key: str, value: Any, root: Path, relative_to: Path, inputs: dict[Path, str]) -> str:
+def _as_path(section: str, key: str, value: Any, root: Path, relative_to: Path, inputs: dict[Path, str]) -> str:
     if value is None or value == NOT_SET:
         return NOT_SET
     if key == "universe" and isinstance(value, list):
@@ -230,7 +233,7 @@ def _as_path(key: str, value: Any, root: Path, relative_to: Path, inputs: dict[P
         inputs[path] = content
         return str(path)
     if not isinstance(value, str):
-        raise UserError(f"parameter 'data.{key}': expected a path, found {value!r}")
+        raise UserError(f"parameter '{section}.{key}': expected a path, found {value!r}")
     given = Path(value).expanduser()
     found = given if given.is_absolute() else relative_to / given
     if found.exists():
@@ -239,7 +242,7 @@ def _as_path(key: str, value: Any, root: Path, relative_to: Path, inputs: dict[P
         path = INPUTS / f"benchmark-{re.sub(r'[^A-Za-z0-9.^=-]', '_', value)}.txt"
         inputs[path] = f"{value}\n"
         return str(path)
-    raise UserError(f"parameter 'data.{key}': no such file or folder: {value} (looked in {relative_to})")
+    raise UserError(f"parameter '{section}.{key}': no such file or folder: {value} (looked in {relative_to})")
 
 
 def _check(root: Path, values: Any, origin: str, inputs: Mapping[Path, str]) -> None:
@@ -249,10 +252,10 @@ def _check(root: Path, values: Any, origin: str, inputs: Mapping[Path, str]) -> 
     for rule in params.validate_data.severity:
         if rule not in rules:
             raise UserError(f"{origin}: unknown parameter 'validate_data.severity.{rule}' (known: {', '.join(rules)})")
-    for key in INPUT_KEYS:
-        path = getattr(params.data, key)
+    for section, key in FILE_KEYS:
+        path = getattr(getattr(params, section), key)
         if Path(path) not in inputs and not (root / path).exists():
-            raise UserError(f"{origin}: parameter 'data.{key}': no such file or folder: {path}")
+            raise UserError(f"{origin}: parameter '{section}.{key}': no such file or folder: {path}")
 
 
 def _check_settings(params: Params, origin: str) -> None:

@@ -13,8 +13,9 @@ from marl_pipeline.store.paths import WALK_FORWARD
 
 EQUITY = Path("reports/equity.parquet")
 TRADES = Path("reports/trades.parquet")
+EVENTS = Path("reports/corporate_events.parquet")
 BASELINES = Path("reports/baselines.parquet")
-"""The chained track records and the baselines' accounts."""
+"""The chained track records with their fills and corporate actions, and the baselines' accounts."""
 
 
 def record_folder(strategy: str, window: int, seed: int, root: Path = WALK_FORWARD) -> Path:
@@ -57,14 +58,19 @@ def load_record(folder: Path) -> Record:
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
-    """One table as parquet: zstd, no index."""
-    table.to_parquet(path, index=False, compression="zstd")
+    """One table as parquet: zstd, no index; its moments, which are in UTC, say so."""
+    naive = list(table.select_dtypes("datetime").columns)
+    table.assign(**{name: table[name].dt.tz_localize("UTC") for name in naive}).to_parquet(
+        path, index=False, compression="zstd"
+    )
 
 
 def load_table(path: Path) -> pd.DataFrame:
-    """Reads what `save_table` wrote.
+    """Reads what `save_table` wrote, moments without their zone (UTC).
 
     Raises:
         FileNotFoundError: it is not there.
     """
-    return pd.read_parquet(path)
+    table: pd.DataFrame = pd.read_parquet(path)
+    zoned = list(table.select_dtypes("datetimetz").columns)
+    return table.assign(**{name: table[name].dt.tz_localize(None) for name in zoned})

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Protocol, Self, cast
 
+from marl_pipeline.errors import UserError
+
 EXPERIMENT = "marl-pipeline"
 SPOOL = Path(".marl/tracking")
 STORE = "mlflow.db"
@@ -151,9 +153,23 @@ def metric_name(text: str) -> str:
     return f"{safe[: _MAX_NAME - 9]}_{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
-def tracking_uri(root: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or the database embedded in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / STORE).resolve()}"
+def tracking_uri(root: Path, seen_from: Path | None = None) -> str:
+    """`MLFLOW_TRACKING_URI`, or the database embedded in the repository.
+
+    A question mark would end the path of the database, so below a folder with one the path is relative to the folder
+    it is `seen_from`, by default the working directory.
+
+    Raises:
+        UserError: that folder is outside of such a repository.
+    """
+    if configured := os.environ.get("MLFLOW_TRACKING_URI"):
+        return configured
+    place = str((root / STORE).resolve())
+    if "?" in place:
+        place = os.path.relpath(place, seen_from)
+    if "?" in place:
+        raise UserError(f"{place}: MLflow's database cannot lie there, its path has a '?'; run inside of that folder")
+    return f"sqlite:///{place}"
 
 
 def ship_unless_shipped(root: Path) -> None:
@@ -209,8 +225,8 @@ class Shipper:
         known = self._client.get_experiment_by_name(EXPERIMENT)
         if known is not None:
             return str(known.experiment_id)
-        embedded = tracking_uri(self._root).removeprefix("sqlite:///")
-        place = (Path(embedded).parent / ARTIFACTS).as_uri() if embedded.startswith("/") else None
+        scheme, _, embedded = tracking_uri(self._root).partition("sqlite:///")
+        place = None if scheme or not embedded else (Path(embedded).resolve().parent / ARTIFACTS).as_uri()
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=place))
 
     def _ship(self, folder: Path) -> bool:

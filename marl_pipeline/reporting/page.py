@@ -8,6 +8,7 @@ from typing import Any
 
 from marl_pipeline.reporting.blocks import bullets, card, document, figure, grid, note, section, table, tiles
 from marl_pipeline.reporting.canvas import Picture
+from marl_pipeline.reporting.inputs import input_lines, notes_of
 from marl_pipeline.reporting.text import (
     ALWAYS_CAREFUL,
     COST_TITLES,
@@ -169,7 +170,7 @@ def _data(summary: Mapping[str, Any], quality: Sequence[tuple[str, ...]]) -> str
         f"<p>{data['symbols']} symbols, {data['bars']} bars, {data['first']} to {data['last']}; "
         f"{len(data['features'])} features per bar.</p>"
     ]
-    missing = left_out(summary)
+    missing = [*input_lines(summary), *notes_of(summary), *left_out(summary)]
     if missing:
         parts.append(bullets(missing))
     if quality:

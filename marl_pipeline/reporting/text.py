@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from marl_pipeline.reporting.inputs import MOST_NOTES, input_lines, notes_of
+
 BASELINE_TITLES = {
     "equal_weight": "Equal weight",
     "equal_weight_monthly": "Equal weight, monthly",
@@ -120,18 +122,19 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     figures.add_column("")
     for title in SHORT_TITLES.values():
         figures.add_column(title, justify="right", no_wrap=True)
+    said = [Text(f"Note: {note}") for note in notes_of(summary)[:MOST_NOTES]]
     policy, *baselines = accounts_of(summary).items()
     strategies = [(name, part["metrics"]) for name, part in others_of(summary).items()]
     for title, metrics in ((policy_title(summary), policy[1]), *strategies, *baselines):
         figures.add_row(title, *(written(metrics[name], METRIC_TITLES[name][1]) for name in SHORT_TITLES))
     if not strategies:
-        return Group(head, reasons, gates, figures)
+        return Group(head, reasons, gates, figures, *said)
     edges = Table(title=f"Edges in Sharpe ratio, with their {level(summary)} intervals", title_justify="left")
     for column in ("strategy", "over equal weight", f"over {summary['primary']}", "seeds from"):
         edges.add_column(column, justify="left" if column == "strategy" else "right")
     for row in edge_rows(summary):
         edges.add_row(*row)
-    return Group(head, reasons, gates, figures, edges)
+    return Group(head, reasons, gates, figures, edges, *said)
 
 
 def policy_title(summary: Mapping[str, Any]) -> str:
@@ -301,6 +304,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         ),
         "## Seeds",
         _table(("seed", "Sharpe", "return", "deepest drawdown", "turnover a day"), seed_rows(summary)),
+        *(("## Data", "\n".join(f"- {line}" for line in input_lines(summary))) if input_lines(summary) else ()),
+        *(("## Notes", "\n".join(f"- {line}" for line in notes_of(summary))) if notes_of(summary) else ()),
         "## Left out",
         "\n".join(f"- {line}" for line in left_out(summary)) or "Nothing.",
         "## Lineage",

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from marl_pipeline.data.assemble import assemble
+from marl_pipeline.data.custom import load_custom
 from marl_pipeline.data.dataset import Dataset
 from marl_pipeline.data.features import FEATURES
 from marl_pipeline.data.quality import clean
+from marl_pipeline.data.sources.names import is_set
 from marl_pipeline.pipeline.harness import StageContext, main
 from marl_pipeline.store.bars import load_bars, load_companions
 from marl_pipeline.store.dataset import save_dataset
@@ -24,6 +26,9 @@ QUARANTINE = Path("data/quarantine.parquet")
 def run(context: StageContext) -> None:
     params = context.params
     bars = load_bars(context.root / HISTORICAL, params.data.frequency)
+    path = params.build_features.custom
+    names = [feature.name for feature in FEATURES]
+    custom = load_custom(context.root / path, names) if is_set(path) else ()
     quarantine = pd.read_parquet(context.root / QUARANTINE)
     cleaned = clean(bars, quarantine)
     dataset = assemble(
@@ -33,10 +38,11 @@ def run(context: StageContext) -> None:
         frequency=params.data.frequency,
         calendar=params.data.calendar,
         adjustment=params.data.adjustment,
+        custom=custom,
     )
     with context.output(DATASET) as folder:
         save_dataset(folder, dataset)
-    context.log_metrics(figures(cleaned, dataset))
+    context.log_metrics(figures(cleaned, dataset) | {"custom_features": float(len(custom))})
 
 
 def figures(cleaned: pd.DataFrame, dataset: Dataset) -> dict[str, float]:
@@ -47,7 +53,7 @@ def figures(cleaned: pd.DataFrame, dataset: Dataset) -> dict[str, float]:
         "bars": float(dataset.bars),
         "symbols": float(len(dataset.panel.symbols)),
         "features": float(len(dataset.feature_names)),
-        "features_left_out": float(len(FEATURES) - len(dataset.feature_names)),
+        "features_left_out": float(sum(feature.name not in dataset.feature_names for feature in FEATURES)),
         "valid_share": float(dataset.valid.mean()),
         "quarantined_bars": float(quarantined),
         "bars_off_the_grid": float(len(cleaned) - quarantined - placed),

@@ -28,6 +28,7 @@ from marl_pipeline.reporting.pictures import (
     strategies_picture,
 )
 from marl_pipeline.reporting.text import markdown
+from marl_pipeline.store.bars import load_info
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.paths import DATASET, MASTER, POLICIES, SYMBOL_AGENTS, policy_folder
 from marl_pipeline.store.policies import load_metadata
@@ -35,6 +36,7 @@ from marl_pipeline.store.trials import TRIALS, read_trials
 
 SUMMARY = Path("reports/rl_validation_summary")
 VALIDATION = Path("data/validation_report.json")
+COMPANIONS = Path("data/companions")
 
 TIERS = (("Symbol agents", SYMBOL_AGENTS), ("Master", MASTER), ("Fine-tuning", POLICIES))
 CURVES_PER_TIER, CURVES_OF_OTHERS = 4, 1
@@ -53,6 +55,8 @@ def run(context: StageContext) -> None:
         primary=params.report.primary,
     )
     validation = json.loads((root / VALIDATION).read_text())
+    info = load_info(root / COMPANIONS)
+    shown = ("name", "source", "frequency", "calendar", "adjustment", "companions", "notes")
     summary = summarise(
         record,
         params.report,
@@ -65,6 +69,7 @@ def run(context: StageContext) -> None:
             "share_unused": validation["totals"]["unused_share"],
             "findings": {rule["rule"]: rule["count"] for rule in validation["rules"] if rule["count"]},
         },
+        inputs={"profile": params.run.profile, **{name: info[name] for name in shown}},
     )
     training = training_pictures(root, list(record.kinds), params.report.primary, params.run.seeds)
     html = page(summary, track_pictures(record, params.report), training, quality_rows(validation))

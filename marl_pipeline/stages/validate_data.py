@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params
-from marl_pipeline.data.coverage import span_in_words
 from marl_pipeline.data.intake import OWN_FILES, take_in
 from marl_pipeline.data.quality import QualityResult, check
 from marl_pipeline.data.quality.report import build_report
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext, main
+from marl_pipeline.reporting.inputs import span_in_words
 from marl_pipeline.store import bars as store
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def run(context: StageContext) -> None:
     frequency = params.data.frequency
     bars = store.load_bars(root / "data/historical", frequency)
     market = {"calendar": params.data.calendar, "frequency": frequency, "adjustment": params.data.adjustment}
-    result = check(bars, params=params.validate_data, **market)
+    actions = store.load_companions(root / "data/companions").corporate_actions
+    result = check(bars, params=params.validate_data, corporate_actions=actions, **market)
     validate_with_expectations(result, params.validate_data, root / DATA_DOCS)
     context.log_metrics({f"hits/{rule}": float(hits) for rule, hits in _hits(result).items()})
     result.raise_fatal("data/historical")
@@ -83,14 +84,15 @@ class FileCheck:
         return Group(report_table(self.report, self.file), *lines, *(Text(f"Note: {note}") for note in self.notes))
 
 
-def check_source(params: Params, profile: str) -> FileCheck:
+def check_source(params: Params, profile: Callable[[Params], str]) -> FileCheck:
     """Checks what `data` of the parameters names, one symbol being enough; writes nothing.
 
     The bars and companions are read as the stage ingest reads them, and refused where it refuses them.
 
     Args:
         params: of the run.
-        profile: the text of a profile with these parameters, for the reader of the result.
+        profile: gives the text of a profile with some parameters; the result has that of `params` with what the files
+            of bars decided themselves.
 
     Raises:
         UserError: the bars or a companion cannot be read.
@@ -98,7 +100,9 @@ def check_source(params: Params, profile: str) -> FileCheck:
     data = params.data
     taken = take_in(data, least=1)
     market = {"calendar": data.calendar, "frequency": data.frequency, "adjustment": data.adjustment}
-    result = check(taken.bars, params=params.validate_data, **market)
+    result = check(
+        taken.bars, params=params.validate_data, corporate_actions=taken.companions.corporate_actions, **market
+    )
     name = data.path if data.source in OWN_FILES else data.source
     failed = None
     try:
@@ -109,7 +113,8 @@ def check_source(params: Params, profile: str) -> FileCheck:
     notes = list(taken.info["notes"])
     if len(taken.info["symbols"]) == 1:
         notes.append(f"one symbol only ({next(iter(taken.info['symbols']))}): `marl run` needs two or more")
-    return FileCheck(name, report, failed, notes, taken.info["companions"], profile)
+    read = params.model_copy(update={"data": data.model_copy(update=dict(taken.decided))})
+    return FileCheck(name, report, failed, notes, taken.info["companions"], profile(read))
 
 
 def report_table(report: dict[str, Any], title: str) -> RenderableType:

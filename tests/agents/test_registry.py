@@ -11,7 +11,7 @@ from marl_pipeline import algos
 from marl_pipeline.agents import registry
 from marl_pipeline.algos.common.inputs import DenseInputs
 from marl_pipeline.envs.particle.spread import SimpleSpread
-from marl_pipeline.envs.protocol import Environment
+from marl_pipeline.envs.protocol import ActionSpace, Continuous, Discrete, Environment, GroupSpec
 from marl_pipeline.errors import UserError
 from tests.algos.toy import Colours
 
@@ -31,9 +31,23 @@ def test_every_preset_is_complete_and_builds_a_learner(name: str) -> None:
     assert actions["agents"].shape == (2, 3)
 
 
+class Renamed(Colours):
+    """Groups with the names of the two tiers and actions of choice."""
+
+    def __init__(self, symbols: ActionSpace, master: ActionSpace | None) -> None:
+        super().__init__(1, 0)
+        tiers = {"symbols": symbols} | ({} if master is None else {"master": master})
+        self.groups = {name: GroupSpec(1, {"seen": (2,)}, actions) for name, actions in tiers.items()}
+
+
+NUMBER, CHOICE = Continuous(1, -1.0, 1.0), Discrete(3)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: Renamed(CHOICE, NUMBER), r"'symbols' \(Discrete\), 'master' \(Continuous\)"),
+        (lambda: Renamed(NUMBER, None), r"'symbols' \(Continuous\); choose"),
         (lambda: SimpleSpread(1, seed=0), r"'agents' \(Discrete\); choose market/portfolio or market/accounts$"),
         (lambda: SimpleSpread(1, seed=0, continuous=True), r"'agents' \(Continuous\); choose market/portfolio"),
         (lambda: Colours(1, 0), r"'workers' \(Discrete\), 'boss' \(Discrete\); choose market/portfolio"),
@@ -98,3 +112,7 @@ def test_an_action_space_that_does_not_fit_is_the_users_mistake() -> None:
     chosen = registry.choose("idqn", {})
     with pytest.raises(UserError, match="one of n actions"):
         registry.build("idqn", world, DenseInputs(world.groups), chosen.settings, seed=0, timesteps=100)
+
+
+def test_one_environment_is_enough() -> None:
+    assert registry.choose("mappo", {"envs": 1}).envs == 1

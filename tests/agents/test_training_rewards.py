@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ruamel.yaml import YAML
 from torch import Tensor
 
 from marl_pipeline.agents.hierarchy import Hierarchy
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.checkpoint import NoCheckpoint
-from marl_pipeline.config import Params, parse_params
 from marl_pipeline.data.dataset import Embeddings, Signals
 from marl_pipeline.data.windows import Span
 from marl_pipeline.errors import UserError
-from marl_pipeline.pipeline import overlay
 from marl_pipeline.progress import silent
 from marl_pipeline.training.hierarchy import (
     SCORE,
@@ -30,15 +26,14 @@ from marl_pipeline.training.hierarchy import (
     train_symbol_agents,
 )
 from tests.data.market_panels import dataset_of, random_panel
+from tests.stages.prepared import smoke_params
 
-ROOT = Path(__file__).parents[2]
 TRAIN, VALIDATION = Span(20, 100), Span(100, 140)
 REWARDS = [("net", "net"), ("guide_v3_2", "risk_adjusted"), ("net_shaped", "risk_adjusted")]
 
 
 def trading(reward: str, master: str) -> tuple[TradingMarket, Tiers]:
-    merged = overlay.merge(ROOT, "smoke", [f"market.reward={reward}", f"market.master_reward={master}"], ROOT)
-    params: Params = parse_params(YAML(typ="safe").load(merged.text), "smoke")
+    params = smoke_params(f"market.reward={reward}", f"market.master_reward={master}")
     dataset = dataset_of(random_panel(3, bars=150))
     bars, size = dataset.panel.close.shape
     rng = np.random.default_rng(0)

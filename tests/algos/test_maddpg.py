@@ -197,6 +197,14 @@ def test_absent_agents_and_waiting_ones_teach_nothing():
     assert torch.equal(value, agent.actor_loss(now, active, decided, noise))
 
 
+def test_of_an_absent_agent_only_zeros_are_seen():
+    agent = learner()
+    heard, present = torch.rand(4, 2, 5) + 0.5, torch.tensor([[True, False]]).expand(4, 2)
+    rows = agent.policy.rows("speakers", {"heard": heard}, present)
+    assert torch.equal(rows[:, 0], heard[:, 0])
+    assert not bool(rows[:, 1].any())
+
+
 def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
     agent = learner(exploration=constant(0.3))
     env, generator = Echo(64, 1), torch.Generator().manual_seed(0)

@@ -110,7 +110,7 @@ def test_the_profile_that_a_check_prints_is_one_that_reads_the_file(tmp_path: Pa
         ("membership", "symbol,start,end\nIBM,2020-01-01,\n", "none of its 1 symbols (IBM) is among the bars"),
         ("universe", "symbol\nBRK/B\n", "'BRK/B' is probably 'BRK-B'"),
         ("benchmark", "Date,Close\n2021-01-04,1\n2021-01-05,1\n", "is unknown on"),
-        ("macro", "date,CPI\n2020-01-01,1\n2020-02-01,2\n2020-03-01,3\n", "data.availability.macro.CPI=45D"),
+        ("macro", "date,CPI\n2020-01-01,1\n2020-02-01,2\n2020-03-01,3\n", "data.availability.macro={CPI: 45D"),
     ],
 )
 def test_a_companion_that_would_stop_a_run_stops_the_check(
@@ -149,3 +149,14 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch)
     ):
         with pytest.raises(UserError, match=words):
             CliRunner().invoke(app, ["data", "bars", *options, "--out", str(out)], catch_exceptions=False)
+
+
+def test_members_that_never_are_and_actions_outside_of_the_bars_are_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "m.csv").write_text("symbol,start,end\nAAPL,2020-01-01,\nMSFT,2010-01-01,2015-01-01\n")
+    (tmp_path / "a.csv").write_text("symbol,ex_date,kind,value\nAAPL,2019-03-10,split,4:1\n")
+    options = given(
+        bars_file(tmp_path), membership=tmp_path / "m.csv", corporate_actions=tmp_path / "a.csv", adjustment="none"
+    )
+    notes = json.loads(marl(monkeypatch, "check", *options, "--json"))["notes"]
+    assert any("membership: 2 of 3 symbols of the bars are no member on any day" in note for note in notes)
+    assert any("none of the ex-dates (2019-03-10 to 2019-03-10) is among the bars" in note for note in notes)

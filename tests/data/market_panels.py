@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from marl_pipeline.config import BuildFeaturesParams
+from marl_pipeline.config import NOT_SET, BuildFeaturesParams
 from marl_pipeline.data.dataset import Dataset, Panel
 
-PARAMS = BuildFeaturesParams(window=8, scale_window=40, clip=5.0, regime_window=20)
+PARAMS = BuildFeaturesParams(window=8, scale_window=40, clip=5.0, regime_window=20, custom=NOT_SET)
 
 
 def random_panel(

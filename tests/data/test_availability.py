@@ -113,7 +113,7 @@ def test_a_period_counts_from_its_end_and_a_lag_that_was_given(
 
 @pytest.mark.parametrize("rows", ["2021-01-01,1\n2021-02-01,2\n2021-03-01,3\n", "20210131,1\n20210228,2\n20210331,3\n"])
 def test_a_monthly_series_with_a_daily_lag_is_refused_and_the_parameter_named(tmp_path: Path, rows: str) -> None:
-    with pytest.raises(UserError, match=r"macro\.csv: column 'CPI' is monthly .*data\.availability\.macro\.CPI=45D"):
+    with pytest.raises(UserError, match=r"macro\.csv: column 'CPI' is monthly .*data\.availability\.macro=\{CPI: 45D"):
         macro_of(tmp_path, "date,CPI\n" + rows)
 
 
@@ -212,3 +212,14 @@ def test_several_rows_of_one_day_are_averaged_and_counts_added(tmp_path: Path) -
     np.testing.assert_allclose(sentiment["score"], [0.4, 0.1])
     assert sentiment["n_tweets"].tolist() == [8.0, 2.0]
     assert re.search(r"1 times several rows .* score \(mean\), n_tweets \(sum\)", notes[0])
+
+
+def test_a_monthly_series_that_was_filled_forward_day_by_day_is_refused(tmp_path: Path) -> None:
+    calendar = pd.bdate_range("2021-01-01", "2021-09-30")
+    monthly = "".join(f"{day:%Y-%m-%d},{250 + day.month}\n" for day in calendar)
+    with pytest.raises(UserError, match="changes on the first row of a month and on no other"):
+        macro_of(tmp_path, "date,CPI\n" + monthly)
+    rate = "".join(f"{day:%Y-%m-%d},{day.month // 2 + (day.month == 5 and day.day > 5)}\n" for day in calendar)
+    assert len(macro_of(tmp_path, "date,rate\n" + rate)) == len(calendar), (
+        "a rate that is set now and then is no month's"
+    )

@@ -33,6 +33,7 @@ def measured(moments: np.ndarray, frequency: str, symbol: str = "AAA") -> None:
         (DAYS, "1Hour", "a day apart .*set it to 1Day"),
         (DAYS[::5], "1Day", "a week apart"),
         (DAYS[::5], "1Hour", "a week apart"),
+        (np.delete(DAYS[::5], np.arange(3, 110, 7)), "1Day", "a week apart"),
         (np.arange("2010-01", "2015-01", dtype="datetime64[M]").astype("datetime64[us]"), "1Day", "a month apart"),
         (np.arange("2010-01", "2015-01", 3, dtype="datetime64[M]").astype("datetime64[us]"), "1Day", "a quarter apart"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,13 @@ def hostile(rng: np.random.Generator, bars: int, size: int, bars_per_session: in
     return panel(close, opened=opened, volume=volume, tradable=exists & ~quarantined, bars_per_session=bars_per_session)
 
 
+@functools.cache
+def default_market() -> dict[str, Any]:
+    return load_params().market.model_dump()
+
+
 def market_params(**changes: Any) -> MarketParams:
     """The default market with some fields changed; those of `limits` are given beside the others."""
-    base = load_params().market.model_dump()
+    base = default_market()
     limits = {name: changes.pop(name) for name in list(changes) if name in base["limits"]}
     return MarketParams.model_validate({**base, **changes, "limits": {**base["limits"], **limits}})

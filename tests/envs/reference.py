@@ -39,7 +39,22 @@ class PlainMarket:
         opened = float(self.panel.open[t, n])
         return opened if math.isfinite(opened) and opened > 0 else float(self.panel.close[t, n])
 
+    def outside(self, t: int, n: int) -> bool:
+        """The symbol has a price and is not in the index."""
+        close = self.panel.close[t, n]
+        return bool(math.isfinite(close) and close > 0 and not self.panel.tradable[t, n])
+
+    def price(self, t: int, n: int) -> float:
+        """What a share changes hands for at bar t, or is worth there where it does not: the mark before."""
+        if self.tradable(t, n) or self.outside(t, n):
+            opened = float(self.panel.open[t, n])
+            return opened if math.isfinite(opened) and opened > 0 else float(self.panel.close[t, n])
+        return self.mark(t - 1, n)
+
     def gone(self, t: int, n: int) -> bool:
+        """What is held is closed at bar t: at its price outside the index, or at the last one after five sessions."""
+        if self.outside(t, n):
+            return True
         last = self.last_tradable(t, n)
         return last is not None and int(self.panel.session[t] - self.panel.session[last]) >= 5
 
@@ -264,7 +279,7 @@ class PlainGame:
         own = account.cash - short
         account.cash += max(own, 0) * params.cash_rate * days / 365
         account.cash -= (max(-own, 0) + short) * params.borrow_rate * days / 365
-        price = {n: market.fill(t + 1, n) or market.mark(t, n) for n in account.names}
+        price = {n: market.price(t + 1, n) for n in account.names}
         equity = account.cash + sum(self.held(account, n) * price[n] for n in account.names)
         value = {n: abs(self.held(account, n)) * price[n] for n in account.names}
         smallest = self.least * cap * equity

@@ -190,6 +190,34 @@ def test_a_position_in_a_symbol_that_is_gone_is_closed_at_its_last_price() -> No
     assert not bool(env.step({"symbols": torch.full((1, 1), int(LARGE))}).info["executed"].any())
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_position_that_leaves_the_index_is_sold_at_its_next_price(opens: bool) -> None:
+    """Bought at 10, in the index up to the bar at 12; 100,000 become 90,000 at an open of 9 (110,000 at a close of 11),
+    less 10 basis points."""
+    close = column(10, 10, 12, 11, 20, 20)
+    opened = column(10, 10, 12, 9, 20, 20)
+    inside = column(1, 1, 1, 0, 0, 0).astype(bool)
+    params = market_params(
+        commission_bps_round_trip=20.0, slippage_bps=0.0, account_drawdown=1.0, portfolio_drawdown=1.0
+    )
+    env = game(panel(close, opened=opened if opens else None, tradable=inside), params)
+    after = play(env, LARGE, HOLD, HOLD, HOLD)
+    shares = 100_000 / (10 * 1.001)
+    price = 9.0 if opens else 11.0
+    assert after[1] == pytest.approx(shares * 12, rel=1e-6)
+    assert after[2] == pytest.approx(shares * price * 0.999, rel=1e-6)
+    assert after[3] == after[2], "what it does after it left is no longer ours"
+    assert float(env.book.shares[0, 0]) == 0.0
+
+
+def test_a_position_that_leaves_the_index_on_a_day_without_a_bar_waits_for_one() -> None:
+    close = column(10, 10, math.nan, 14, 20)
+    inside = column(1, 1, 0, 0, 0).astype(bool)
+    params = market_params(commission_bps_round_trip=0.0, slippage_bps=0.0)
+    after = play(game(panel(close, tradable=inside), params), LARGE, HOLD, HOLD, HOLD)
+    assert after == pytest.approx([100_000, 100_000, 140_000, 140_000])
+
+
 def test_the_kill_switch_liquidates_cools_down_and_lets_back_in_small() -> None:
     free = {"commission_bps_round_trip": 0.0, "slippage_bps": 0.0}
     params = market_params(account_drawdown=0.25, cool_down=2, reentry_scale=0.5, **free)

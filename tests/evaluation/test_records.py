@@ -65,6 +65,19 @@ def test_gaps_missing_columns_and_a_false_start_are_refused() -> None:
         dataclasses.replace(record, initial_cash=999.0)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_single_figure_that_is_not_finite_is_refused(bad: float) -> None:
+    record = make_record()
+    equity = record.equity.copy()
+    equity.loc[3, "equity"] = bad
+    with pytest.raises(ValueError, match="must be finite"):
+        dataclasses.replace(record, equity=equity)
+    near = dataclasses.replace(record, initial_cash=1000.0 * (1 + 5e-7))
+    assert near.equity["equity"].iloc[0] == 1000.0
+    with pytest.raises(ValueError, match="start at the initial cash"):
+        dataclasses.replace(record, initial_cash=1000.0 * (1 - 2e-6))
+
+
 def test_a_missing_record_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no walk-forward record"):
         load_record(record_folder("hierarchy", 3, 1, tmp_path))

@@ -207,10 +207,11 @@ def test_one_period_and_no_trial_are_refused() -> None:
 
 def test_blocks_of_short_series_are_bounded_by_their_length() -> None:
     assert automatic_block_length(np.array([0.0, 1, 0, 1, 0, 1, 0])) == 1.0
-    trend = np.arange(8.0)
-    assert 1.0 < automatic_block_length(trend) <= math.ceil(8 / 3)
-    assert automatic_block_length(np.arange(12.0)) <= 4
-    assert automatic_block_length(np.cumsum(autoregressive(0.99, 400, 0))) <= math.ceil(3 * math.sqrt(400))
+    assert automatic_block_length(np.arange(8.0)) > 1.0
+    # What turns back at every step has next to no long-run variance, and asks for blocks without end.
+    assert automatic_block_length(np.resize([1.0, -1.0], 40)) == math.ceil(40 / 3)
+    back_and_forth = np.diff(np.random.default_rng(1).normal(size=401))
+    assert automatic_block_length(back_and_forth) == math.ceil(3 * math.sqrt(400))
 
 
 def test_the_probability_is_the_papers_formula_with_skew_and_kurtosis() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline import tracking
 from marl_pipeline.pipeline.tracking import (
     SPOOL,
@@ -67,6 +68,24 @@ def test_params_metrics_tags_and_artifacts_arrive_and_a_killed_run_is_distinguis
     assert found["alive"][1].info.status == "RUNNING"
     assert found["alive"][1].data.metrics == {"loss": 2.0}
     assert len(list((root / SPOOL).glob("*-alive"))) == len(list((root / SPOOL).glob("*-*-*"))) == 1
+
+
+@pytest.mark.slow
+def test_records_stay_in_a_checkout_whose_path_would_end_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = tmp_path / "my bücher #1 50%?x"
+    root.mkdir()
+    with pytest.raises(UserError, match="inside of that folder"):
+        tracking.tracking_uri(root)
+    monkeypatch.chdir(root)
+    done = SpoolRecorder(root, "copy", {}, {})
+    (root / "note.txt").write_text("kept")
+    done.log_artifact(root / "note.txt")
+    done.end("FINISHED")
+    Shipper(root).ship()
+    assert "copy" in runs(root)
+    assert [path.name for path in tmp_path.iterdir()] == [root.name]
+    assert len(list((root / tracking.ARTIFACTS).rglob("note.txt"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -218,18 +218,18 @@ def test_the_terminal_shows_decision_reasons_and_gates() -> None:
 
 def test_several_strategies_stand_in_one_table_and_one_alone_in_none() -> None:
     beside = record(several=True)
-    summary = summarise(beside, REPORT, trials=[], lineage=LINEAGE, quality={})
-    text = markdown(summary)
+    judged = summarise(beside, REPORT, trials=[], lineage=LINEAGE, quality={})
+    text = markdown(judged)
     rows = [line for line in text.partition("## Strategies side by side")[2].splitlines() if line.startswith("| ")]
     assert rows[2].startswith("| hierarchy (primary) | hierarchy |")
     assert rows[3].startswith("| qmix | algorithm |")
     assert "over equal weight (95%)" in rows[0]
     console = Console(width=100, record=True)
-    console.print(summary_table(summary))
+    console.print(summary_table(judged))
     assert "qmix" in console.export_text()
     assert "Strategies side by side" not in markdown(summary())
     assert [picture.name for picture in track_pictures(beside, REPORT)][-1] == "strategies"
-    written = page(summary, track_pictures(beside, REPORT), [], [])
+    written = page(judged, track_pictures(beside, REPORT), [], [])
     assert "Strategies side by side" in written
 
 

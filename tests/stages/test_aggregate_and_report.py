@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from marl_pipeline.config import HierarchyStrategy, RuleStrategy, restrict
 from marl_pipeline.errors import UserError
@@ -15,6 +17,7 @@ from marl_pipeline.evaluation.track_record import WEIGHT
 from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.pipeline.lineage import lineage
 from marl_pipeline.pipeline.records import record_folder, save_record
+from marl_pipeline.reporting.text import summary_table
 from marl_pipeline.stages import aggregate, report
 from marl_pipeline.store.dataset import save_dataset
 from marl_pipeline.store.models import save_signals
@@ -43,6 +46,13 @@ OUTPUTS = tuple(
     )
 )
 
+INFO = {
+    "benchmark": "", "name": "my_bars.csv", "source": "csv", "frequency": "1Day", "calendar": "XNYS",
+    "adjustment": "split",
+    "companions": {"vix": {"file": "vix.csv", "rows": 7, "first": "2015-01-02", "last": "2015-01-12", "known": {}}},
+    "notes": ["universe: 1 of 4 symbols are not among the bars (META)"],
+}  # fmt: skip
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -62,19 +72,24 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rule = {"rule": "stale", "count": 3, "symbols": {"AAA": 3}, "first": "2015-01-02T00:00:00Z", "effect": "hidden"}
     validation = {
         "rules": [rule, {"rule": "jump", "count": 0, "symbols": {}}],
-        "totals": {"hidden_bars": 3, "hidden_share": 0.001},
+        "totals": {"hidden_bars": 3, "hidden_share": 0.001, "dropped_rows": 0, "unused_share": 0.001},
     }
     (tmp_path / "data/validation_report.json").write_text(json.dumps(validation))
+    (tmp_path / "data/companions").mkdir()
+    (tmp_path / "data/companions/info.json").write_text(json.dumps(INFO))
     (tmp_path / "reports/trials.jsonl").write_text('{"sharpe": 0.4}\n\n')
     monkeypatch.setattr(report, "lineage", lambda *_: {"data": "0123"})
     return tmp_path
 
 
 def run_both(root: Path) -> dict[str, Any]:
-    declared = ["run.seeds", "spans", "market", "walk_forward", "strategies"]
+    sections = ["data.frequency", "data.calendar", "data.adjustment", "spans", "market", "walk_forward", "strategies"]
+    declared = ["run.seeds", *sections]
     aggregate.run(StageContext(restrict(PARAMS, declared), root=root))
     report.run(
-        StageContext(restrict(PARAMS, ["run.seeds", "spans", "walk_forward", "strategies", "report"]), root=root)
+        StageContext(
+            restrict(PARAMS, ["run.profile", "run.seeds", "spans", "walk_forward", "strategies", "report"]), root=root
+        )
     )
     summary: dict[str, Any] = json.loads((root / "reports/rl_validation_summary.json").read_text())
     return summary
@@ -87,6 +102,9 @@ def test_records_become_a_track_record_and_a_decision(root: Path) -> None:
     assert {"window", "bar", "timestamp", "equity", f"{WEIGHT}S00"} <= set(equity.columns)
     trades = pd.read_parquet(root / "reports/trades.parquet")
     assert set(trades["seed"]) == set(SEEDS)
+    assert str(trades["timestamp"].dtype) == str(equity["timestamp"].dtype) == "datetime64[us, UTC]"
+    assert trades["price_traded"].isna().all(), "prices adjusted for dividends do not tell what was traded"
+    assert len(pd.read_parquet(root / "reports/corporate_events.parquet")) == 0
     assert list(equity["strategy"].unique()) == list(trades["strategy"].unique()) == list(STRATEGIES)
     baselines = pd.read_parquet(root / "reports/baselines.parquet")
     assert set(baselines["name"]) == set(summary["baselines"])
@@ -235,3 +253,21 @@ def test_lineage_follows_what_was_upstream_and_nothing_else(tmp_path: Path, monk
     assert changed(lambda lock: None) == set()
     (tmp_path / "marl_pipeline/c.py").write_text("other")
     assert changed(lambda lock: None) == {"code"}
+
+
+def test_the_report_names_what_was_read_and_what_had_to_be_said_of_it(root: Path) -> None:
+    summary = run_both(root)
+    assert summary["data"]["inputs"]["profile"] == "quickstart"
+    lines = (
+        "Data set my_bars.csv (source csv), profile quickstart: 1Day bars, calendar XNYS, prices adjusted for splits",
+        "Vix: vix.csv; 7 rows; 2015-01-02 to 2015-01-12.",
+        "Membership: none given",
+        "universe: 1 of 4 symbols are not among the bars (META)",
+    )
+    for suffix in (".md", ".html"):
+        text = (root / f"reports/rl_validation_summary{suffix}").read_text()
+        for line in lines:
+            assert line in text
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(summary_table(summary))
+    assert "Note: universe: 1 of 4 symbols are not among the bars (META)" in screen.getvalue()

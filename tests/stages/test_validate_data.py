@@ -13,12 +13,13 @@ from rich.console import Console
 
 from marl_pipeline.config import Params, load_params
 from marl_pipeline.data.calendar import schedule
+from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.quality import check, clean
 from marl_pipeline.data.quality.suite import validate_with_expectations
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.stages import validate_data
-from marl_pipeline.store.bars import save_bars
+from marl_pipeline.store.bars import save_bars, save_companions
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -47,6 +48,7 @@ def bars() -> pd.DataFrame:
 
 def staged(root: Path, bars: pd.DataFrame, params: Params = PARAMS) -> tuple[bytes, bytes]:
     save_bars(root / "data/historical", bars, "1Day")
+    save_companions(root / "data/companions", Companions(), {})
     validate_data.run(StageContext(params, root=root))
     return (root / "data/validation_report.json").read_bytes(), (root / "data/quarantine.parquet").read_bytes()
 
@@ -58,9 +60,10 @@ def test_the_stage_writes_report_quarantine_and_data_docs(tmp_path: Path, bars: 
     first = staged(tmp_path / "a", bars)
     report = json.loads(first[0])
     found = {entry["rule"]: entry for entry in report["rules"] if entry["count"]}
-    assert set(found) == {"missing_value", "zero_volume", "split_like"}
+    assert set(found) == {"missing_value", "zero_volume", "split_like", "jump"}
     assert found["split_like"]["symbols"] == {"BRK.B": 1}
-    assert found["split_like"]["examples"][0]["timestamp"] == f"{bars['timestamp'][200]:%Y-%m-%dT00:00:00Z}"
+    assert found["split_like"]["examples"][0]["timestamp"] == f"{bars['timestamp'][201]:%Y-%m-%dT00:00:00Z}"
+    assert found["jump"]["examples"][0]["timestamp"] == f"{bars['timestamp'][200]:%Y-%m-%dT00:00:00Z}"
     assert [entry["rule"] for entry in report["rules"] if "why_not" in entry] == ["off_grid"]
     quarantine = pd.read_parquet(tmp_path / "a/data/quarantine.parquet")
     cleaned = clean(bars, quarantine)
@@ -75,7 +78,7 @@ def test_the_suite_agrees_with_the_rules(bars: pd.DataFrame) -> None:
     result = check(bars, calendar="XNYS", frequency="1Day", adjustment="total", params=PARAMS.validate_data)
     held = validate_with_expectations(result, PARAMS.validate_data)
     failed = {name for name, success in held.items() if not success}
-    assert failed == {"rule:missing_value", "rule:zero_volume", "rule:split_like"}
+    assert failed == {"rule:missing_value", "rule:zero_volume", "rule:split_like", "rule:jump"}
     assert "rule:off_grid" not in held
     assert {"exists:close", "type:timestamp", "rule:jump"} <= set(held)
 
@@ -100,7 +103,7 @@ def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.Data
     bars[bars["symbol"] == "AAA"].assign(timestamp=lambda t: t["timestamp"].dt.strftime("%Y-%m-%d")).to_csv(
         file, index=False
     )
-    outcome = validate_data.check_source(reading(file, timezone="America/New_York"), "data: {}\n")
+    outcome = validate_data.check_source(reading(file, timezone="America/New_York"), lambda _: "data: {}\n")
     assert outcome.failed is None
     values = json.loads(json.dumps(outcome.as_json(), allow_nan=False))
     assert {entry["rule"]: entry["count"] for entry in values["rules"] if entry["count"]} == {"missing_value": 1}
@@ -113,4 +116,15 @@ def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.Data
 
 def test_checking_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv"):
-        validate_data.check_source(reading(tmp_path / "nowhere.csv"), "")
+        validate_data.check_source(reading(tmp_path / "nowhere.csv"), lambda _: "")
+
+
+def test_a_check_says_how_the_file_was_read_and_prints_the_parameters_that_decide_it(tmp_path: Path) -> None:
+    file = tmp_path / "AAA.csv"
+    file.write_text("Datum;Schluss\n16.01.2024;1.039,55\n17.01.2024;39,68\n")
+    outcome = validate_data.check_source(
+        reading(file, timezone="America/New_York"),
+        lambda read: f"{read.data.number_format} {read.data.date_format} {read.data.stamp}",
+    )
+    assert outcome.profile == "1.234,56 DMY start"
+    assert "AAA.csv: no column is the volume" in outcome.notes

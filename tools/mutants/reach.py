@@ -24,7 +24,7 @@ COMPILED = ("envs/trading/compiled/kernel/", "envs/trading/compiled/engine.py")
 
 FOLDERS = ("agents", "algos", "evaluation", "data", "diagnostics", "training", "envs")
 """Of tests/: those that call what faults are planted in and start no processes of their own."""
-TRACED = 300_000
+TRACED = 5_000_000
 """Calls and returns of a test that are traced: what it goes on to repeat is known by then."""
 SELECTED = "not slow and not learning"
 """Tests of learning are left out: they take long, and known answers should notice what they would."""

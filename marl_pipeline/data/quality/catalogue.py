@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Need = Literal["close", "range", "volume", "hourly", "split_adjusted"]
+Need = Literal["close", "range", "volume", "hourly"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ NOT_APPLIED: dict[Need, str] = {
     "range": "the source gives no open, high and low",
     "volume": "the source gives no volume",
     "hourly": "daily bars are labelled by their session, so they have no grid within the day",
-    "split_adjusted": "data.adjustment is none, so splits are expected in the prices",
 }
 
 RULES: dict[str, Rule] = {
@@ -84,8 +83,8 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "jump",
-            "A move beyond validate_data.jump_return against the market in one bar, which no split explains: "
-            "a bad print, a dividend that is not adjusted for, or true news.",
+            "A move against the market that is likelier a bad print (or the first bar of a split) than news, or one "
+            "beyond validate_data.jump_return that no split explains: a dividend not adjusted for, or true news.",
             "Look at the bar. For a special dividend take total-return prices or give data.corporate_actions.",
         ),
         Rule(
@@ -97,9 +96,10 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "split_like",
-            "The price steps between two sessions by a split ratio on an ordinary day: a split not adjusted for.",
-            "Take split-adjusted prices, or set data.adjustment to none and give data.corporate_actions.",
-            "split_adjusted",
+            "The price steps between two sessions by a split ratio and stays: a split that is neither adjusted for nor "
+            "listed, or one that is listed and not in the prices.",
+            "Take split-adjusted prices, or set data.adjustment to none and give data.corporate_actions; where prices "
+            "contain the listed splits already, set data.adjustment to split.",
         ),
         Rule(
             "low_coverage",

@@ -16,6 +16,7 @@ from marl_pipeline.config import ValidateDataParams
 from marl_pipeline.data.dataset import BoolArray, FloatArray, IntArray, TimeArray
 from marl_pipeline.data.hourly import NEUTRAL, ODD, PHASES, clock_phase, expected_hours, market_grid, starts
 from marl_pipeline.data.quality.catalogue import RULES
+from marl_pipeline.data.quality.listed import expected_steps
 from marl_pipeline.data.quality.moves import Moves, find_moves
 from marl_pipeline.data.quality.table import SortedBars, own_grid
 
@@ -44,8 +45,14 @@ class Flags:
         return out
 
 
-def find_flags(bars: SortedBars, params: ValidateDataParams, *, adjustment: str) -> Flags:
-    """Applies every rule. Duplicates are judged as such and by no other rule."""
+def find_flags(
+    bars: SortedBars, params: ValidateDataParams, *, adjustment: str, actions: pd.DataFrame | None = None
+) -> Flags:
+    """Applies every rule. Duplicates are judged as such and by no other rule.
+
+    Args:
+        adjustment: what the prices already contain; `actions` says what happened besides.
+    """
     flags = Flags(bars)
     column = flags.columns
     column["duplicate"] = ~bars.stands
@@ -58,14 +65,18 @@ def find_flags(bars: SortedBars, params: ValidateDataParams, *, adjustment: str)
     _gaps(flags, usable, grids)
     priced = usable & (bars.values["close"] > 0) & np.isfinite(bars.values["close"])
     _stale(flags, priced, params.stale_bars)
+    valid = priced & ~column["ohlc_inconsistent"] & ~column["non_positive_price"]
+    listed = expected_steps(bars, valid, actions, adjustment)
     moves = find_moves(
         bars,
-        priced & ~column["ohlc_inconsistent"] & ~column["non_positive_price"],
+        valid,
+        flags.figures["missing_bars"],
+        listed.step,
         jump_return=params.jump_return,
         split_tolerance=params.split_tolerance,
-        splits_adjusted=adjustment != "none",
     )
     flags.moves = moves
+    flags.figures["listed_split"] = listed.split
     flags.figures["simple"], flags.figures["ratio"] = moves.simple, moves.ratio
     column["jump"], column["range_spike"], column["split_like"] = moves.jump, moves.spike, moves.split_like
     _coverage(flags, usable, grids, params)

@@ -61,7 +61,13 @@ class QualityResult:
 
 
 def check(
-    bars: pd.DataFrame, *, calendar: str, frequency: str, adjustment: str, params: ValidateDataParams
+    bars: pd.DataFrame,
+    *,
+    calendar: str,
+    frequency: str,
+    adjustment: str,
+    params: ValidateDataParams,
+    corporate_actions: pd.DataFrame | None = None,
 ) -> QualityResult:
     """Applies every rule to a canonical bar table, in the row order of the source, duplicates included.
 
@@ -72,6 +78,7 @@ def check(
         calendar: exchange calendar such as XNYS.
         frequency: `1Day` or `1Hour`.
         adjustment: `none`, `split` or `total`: what the prices already contain.
+        corporate_actions: symbol, ex_date, kind, value; those that the prices do not contain are expected as steps.
 
     Raises:
         UserError: no bars; bars of another frequency or exchange; a severity for an unknown
@@ -85,8 +92,8 @@ def check(
     refuse_other_spacing(bars["symbol"], stamps, frequency, "bars")
     note = refuse_other_calendar(stamps, frequency, calendar)
     table = sort_bars(bars, calendar=calendar, frequency=frequency)
-    flags = find_flags(table, params, adjustment=adjustment)
-    not_applied = _not_applied(bars, frequency, adjustment)
+    flags = find_flags(table, params, adjustment=adjustment, actions=corporate_actions)
+    not_applied = _not_applied(bars, frequency)
     conflict = flags.figures["conflict"]
     stamp = pd.DatetimeIndex(table.stamp).tz_localize("UTC")
     symbol = pd.array(table.names[table.symbol], dtype="str")
@@ -117,13 +124,12 @@ def _check_severity(params: ValidateDataParams) -> None:
         )
 
 
-def _not_applied(bars: pd.DataFrame, frequency: str, adjustment: str) -> dict[str, str]:
+def _not_applied(bars: pd.DataFrame, frequency: str) -> dict[str, str]:
     absent: dict[Need, bool] = {
         "close": False,
         "range": not bars[["open", "high", "low"]].notna().to_numpy().any(),
         "volume": not bars["volume"].notna().to_numpy().any(),
         "hourly": frequency != "1Hour",
-        "split_adjusted": adjustment == "none",
     }
     return {rule.name: NOT_APPLIED[rule.needs] for rule in RULES.values() if absent[rule.needs]}
 

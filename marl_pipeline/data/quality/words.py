@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 
 from marl_pipeline.data.dataset import IntArray
 from marl_pipeline.data.hourly import PHASE_STEP
@@ -77,12 +78,26 @@ def _stale(flags: Flags, rows: IntArray) -> list[str]:
 
 
 def _jump(flags: Flags, rows: IntArray) -> list[str]:
-    return [f"{100 * move:+.1f}% in one bar" for move in flags.figures["simple"][rows]]
+    moves, ratios = flags.figures["simple"][rows], flags.figures["ratio"][rows]
+    return [
+        f"{100 * move:+.1f}% in one bar" + (f", near a {_ratio(ratio)} split" if np.isfinite(ratio) else "")
+        for move, ratio in zip(moves, ratios, strict=True)
+    ]
 
 
 def _split(flags: Flags, rows: IntArray) -> list[str]:
-    moves, ratios = flags.figures["simple"][rows], flags.figures["ratio"][rows]
-    return [f"{100 * move:+.1f}% in one bar, like a {_ratio(r)} split" for move, r in zip(moves, ratios, strict=True)]
+    bars, moves, lines = flags.bars, flags.moves, []
+    assert moves is not None
+    for row, step in zip(rows, moves.step_row[rows], strict=True):
+        listed = flags.figures["listed_split"][step]
+        size = f"{100 * moves.simple[step]:+.1f}% in one bar"
+        if row != step:
+            size = f"the step of {pd.Timestamp(bars.stamp[step]):%Y-%m-%d} stays, {size}"
+        if listed != 1.0:
+            lines.append(f"{size}, and data.corporate_actions lists a {_ratio(listed)} split that is not in the price")
+        else:
+            lines.append(f"{size}, like a {_ratio(moves.ratio[row])} split")
+    return lines
 
 
 def _ratio(ratio: float) -> str:

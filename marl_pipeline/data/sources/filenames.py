@@ -14,6 +14,8 @@ from marl_pipeline.data.sources.containers import stem_of
 from marl_pipeline.errors import UserError
 
 SYMBOL = r"(?P<symbol>[^\s,]+?)"
+TICKER = r"(?P<symbol>[\^$]?[A-Z][A-Z0-9]*(?:[.=/][A-Z]+)*)"
+YEAR = r"(?P<symbol>[^\s,_]+)[_-](?P<year>(?:19|20)\d\d)"
 DECORATIONS: tuple[tuple[str, str], ...] = (
     ("TradingView", rf"[A-Z0-9]+(?:_DLY)?_{SYMBOL}, (?:\d+[SHDWMR]?|[SHDWMR])(?: \(\d+\))?(?:[ _][0-9a-f]{{4,6}})?"),
     ("investing.com", rf"{SYMBOL} (?:Stock Price History|Historical Data)(?: ?\(\d+\))?(?: - Investing\.com.*)?"),
@@ -26,7 +28,8 @@ DECORATIONS: tuple[tuple[str, str], ...] = (
     ("MetaTrader", r"(?P<symbol>[A-Z]{6})(?:1|5|15|30|60|240|1440|10080)"),
     ("Stooq", r"(?P<symbol>[\^a-z0-9.-]+)_(?P<market>[a-z]{2})_[dwm]"),
     ("Tiingo", rf"tiingo_{SYMBOL}"),
-    ("a year", r"(?P<symbol>[^\s,_]+)[_-](?P<year>(?:19|20)\d\d)"),
+    ("a name before a year", YEAR),
+    ("capitals between small letters", rf"(?:[a-z]+\d*[_ -])*{TICKER}(?:[_ -][a-z]+\d*)*"),
 )
 """How vendors decorate the symbol in a file's name, the most particular first."""
 
@@ -70,7 +73,10 @@ def symbol_of(name: str, origin: str, pattern: str | None = None) -> tuple[str, 
                 symbol = symbol.upper()
             if not _is_symbol(symbol):
                 break
-            return symbol, f"symbol {symbol} out of the file's name {path.name!r}, as {vendor} has it"
+            return (
+                symbol,
+                "" if symbol == stem else f"the symbol is taken out of the file's name ({vendor})",
+            )
     if not _is_symbol(stem):
         raise UserError(
             f"{origin}: has no column of symbols, and its name '{stem}' is {_what(stem)}; name the column in "
@@ -81,7 +87,7 @@ def symbol_of(name: str, origin: str, pattern: str | None = None) -> tuple[str, 
 
 def year_of(name: str) -> int | None:
     """The year that a name such as AAA_2021 ends with, if it is decorated by nothing else."""
-    match = re.fullmatch(DECORATIONS[-1][1], unquote(stem_of(PurePosixPath(name).name)))
+    match = re.fullmatch(YEAR, unquote(stem_of(PurePosixPath(name).name)))
     return int(match["year"]) if match else None
 
 

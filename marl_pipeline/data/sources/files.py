@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from marl_pipeline.config import NOT_SET, DataParams
-from marl_pipeline.data.schema import Reading, bars_of, choose
+from marl_pipeline.data.schema import Reading, bars_of
 from marl_pipeline.data.sources.containers import EXPECTED, OTHERS, Member, is_hidden, is_ignored, kind_of, unpack
 from marl_pipeline.data.sources.filenames import symbol_of, year_of
 from marl_pipeline.data.sources.layouts import as_rows
@@ -53,7 +53,7 @@ class BarsRead:
             for note in reading.notes:
                 first.setdefault(note, reading.origin)
                 count[note] = count.get(note, 0) + 1
-        more = {note: f" and {count[note] - 1} more files" if count[note] > 1 else "" for note in first}
+        more = {note: f" and {count[note] - 1} more" if count[note] > 1 else "" for note in first}
         return tuple(f"{Path(origin).name}{more[note]}: {note}" for note, origin in first.items())
 
 
@@ -136,12 +136,14 @@ def read_member(
         symbol: the one that is known to be meant then.
     """
     table = as_rows(table_of(member, params), params.columns)
-    if symbol is None and "symbol" not in choose(table, params.columns)[0]:
-        symbol, note = symbol_of(name, member.origin, params.file_name)
-        table = replace(table, notes=(*table.notes, note) if note else table.notes)
-    bars, reading = bars_of(table, params=params, default_symbol=symbol)
+    bars, reading = bars_of(table, params=params, default_symbol=symbol or "")
+    if symbol is not None or "symbol" in reading.columns.values():
+        return bars, reading
+    symbol, note = symbol_of(name, member.origin, params.file_name)
+    bars["symbol"] = pd.Series(symbol, index=bars.index, dtype="str")
+    reading = replace(reading, notes=(note, *reading.notes) if note else reading.notes)
     year = year_of(name) if params.file_name is None else None
-    if year is not None and symbol is not None and not (bars["timestamp"].dt.year - year).abs().le(1).all():
+    if year is not None and not (bars["timestamp"].dt.year - year).abs().le(1).all():
         raise UserError(
             f"{member.origin}: is named {name} and holds bars of other years; say with data.file_name where the symbol "
             "stands"

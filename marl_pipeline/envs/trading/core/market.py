@@ -20,7 +20,7 @@ from marl_pipeline.data.dataset import BoolArray, Dataset, FloatArray, IntArray,
 from marl_pipeline.envs.trading.core.costs import MAX_SLIPPAGE, base_slippage_rate, check_costs
 
 GONE_SESSIONS = 5
-"""A held symbol without a tradable bar for this many sessions is closed at its last price."""
+"""A held symbol without a price for this many sessions is closed at its last one."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class Market:
         mark: last known close of a tradable bar at or before `t` (1 before the first: nothing can be held then).
         tradable: bool, a decision may be taken at the close of `t`.
         fill: price of a fill at bar `t`: its open, or its close where the source gives no open; the previous mark
-            where nothing can be filled.
+            where the symbol has no price.
         fillable: bool, orders are filled at bar `t`.
-        gone: bool, the symbol has had no tradable bar for `GONE_SESSIONS` sessions: delisted, out of the index or
-            masked. Decided from the past alone; should it return, it can be bought anew.
+        gone: bool, what is held is closed at `fill`: the symbol has a price and is out of the index, or it has had no
+            price for `GONE_SESSIONS` sessions (delisted or masked). Decided from the past and that bar alone; should it
+            return, it can be bought anew.
         capacity: the most shares that one order decided at `t` may trade (participation x trailing mean volume);
             inf where no volume is known.
         impact: slippage beyond the base when an order takes the whole of `capacity`, as a fraction of notional;
@@ -91,6 +92,7 @@ class Market:
         tradable = panel.tradable & priced
         close = np.where(tradable, panel.close, np.nan)
         mark = _forward_filled(close)
+        outside = priced & ~panel.tradable  # the only priced bars that are not tradable: those outside the index
         opened = np.where(np.isfinite(panel.open) & (panel.open > 0), panel.open, panel.close)
         previous = np.vstack([mark[:1], mark[:-1]])
         volume = _forward_filled(
@@ -101,9 +103,9 @@ class Market:
         tables = {
             "mark": np.nan_to_num(mark, nan=1.0),
             "tradable": tradable,
-            "fill": np.nan_to_num(np.where(tradable, opened, previous), nan=1.0),
+            "fill": np.nan_to_num(np.where(priced, opened, previous), nan=1.0),
             "fillable": tradable,
-            "gone": _gone(tradable, panel.session),
+            "gone": _gone(tradable, panel.session) | outside,
             "capacity": np.where(np.isfinite(volume), params.participation * volume, np.inf),
             "impact": np.minimum(impact, MAX_SLIPPAGE - base_slippage_rate(params)),
             "days": _days(panel.timestamps, panel.session),
