@@ -30,7 +30,7 @@ def settings(**overrides):
     small = {
         "network": NETWORK, "actor_optimizer": optimizer, "critic_optimizer": optimizer, "batch": 64,
         "gradient_steps": 1, "buffer_size": 4000,
-        "learning_starts": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
+        "learning_starts": 128, "gamma": 0.5, "target": {"rate": 0.05}, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
 
