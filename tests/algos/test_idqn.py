@@ -199,3 +199,14 @@ def test_a_known_duelling_value():
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         toy(**changes)
+
+
+def test_figures_of_an_iteration_are_means_over_its_gradient_steps():
+    algorithm = toy(learning_starts=1, train_freq=8, gradient_steps=3)
+    figures = [torch.tensor([1.0, 10.0, 100.0]), torch.tensor([2.0, 20.0, 200.0]), torch.tensor([6.0, 60.0, 600.0])]
+    algorithm._update = figures.copy().pop
+    metrics = algorithm.iterate().metrics
+    assert (metrics["loss"], metrics["q_mean"], metrics["grad_norm"]) == (3.0, 30.0, 300.0)
+    with pytest.raises(UserError, match="training diverged"):
+        algorithm._update = lambda: torch.tensor([float("nan"), 0.0, 0.0])
+        algorithm.iterate()
