@@ -71,6 +71,7 @@ def test_the_order_of_day_and_month_is_one_for_all_rows(zone: str, mark: str) ->
         (("1.67253E+12", "1.67253E+12"), "(digits are lost)"),
         (("201001", "201002"), "may be YYYYMM or YYMMDD"),
         (("2021-01-04 10:00 EST",), "is not a timestamp"),
+        (("01/13/0021", "01/14/0021"), "'01/13/0021' in row 1 is not a timestamp"),
         (("2021-01-04 25:00",), "is not a timestamp"),
         (("2021-01-04 13:00 PM",), "is not a timestamp"),
         (("2021-02-29",), "is not a timestamp"),
