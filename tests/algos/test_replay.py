@@ -113,7 +113,7 @@ def test_every_agent_runs_to_its_own_next_decision(n, look_ahead, group):
     got = replay.decisions(group, torch.tensor(list(places)), n=n, look_ahead=look_ahead, gamma=GAMMA)
     found = 0
     for i, (e, number) in enumerate(places.values()):
-        for agent in range(replay._seen[group].acts.shape[1]):
+        for agent in range(replay._observations[group].acts.shape[1]):
             returns, factor, later = reference_decision(record.environments[e], number, group, agent, n, look_ahead)
             decided = bool(record.environments[e][number].before.groups[group].acts[agent])
             assert bool(got.valid[i, agent]) == (decided and later is not None)
