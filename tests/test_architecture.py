@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,8 @@ from ruamel.yaml import YAML
 
 from marl_pipeline.pipeline import dag
 from marl_pipeline.pipeline.code_dependencies import INFRASTRUCTURE, code_of_stages, with_code
+from marl_pipeline.strategies import resolve
+from marl_pipeline.strategies.kind import Kind, kind
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,6 +101,54 @@ def test_imports_run_downwards_only() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def nodes() -> list[tuple[Path, ast.AST]]:
+    """Every node of the syntax of the package and the flows, with the file that it is in."""
+    files = sorted(path for folder in ("marl_pipeline", "flows") for path in (ROOT / folder).rglob("*.py"))
+    return [(path, node) for path in files for node in ast.walk(ast.parse(path.read_text()))]
+
+
+def test_every_module_that_a_string_names_is_there() -> None:
+    name = re.compile(r"(marl_pipeline|flows)(\.\w+)+")
+    named = {
+        node.value: path
+        for path, node in nodes()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and name.fullmatch(node.value)
+    }
+    assert {resolve.HIERARCHY, resolve.LEARNED, resolve.RULE, "marl_pipeline.agents.registry"} <= set(named)
+    assert [f"{path}: {module}" for module, path in named.items() if find_spec(module) is None] == []
+
+
+def test_every_function_that_is_taken_from_a_module_named_by_a_string_is_there() -> None:
+    taken = [
+        (node.value.args[0].value, node.attr)
+        for _, node in nodes()
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func).endswith("import_module")
+        and isinstance(node.value.args[0], ast.Constant)
+    ]
+    assert ("marl_pipeline.agents.registry", "build") in taken
+    for module, name in taken:
+        assert callable(getattr(importlib.import_module(module), name)), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("module", [resolve.HIERARCHY, resolve.LEARNED, resolve.RULE])
+def test_every_kind_of_strategy_has_the_functions_of_one(module: str) -> None:
+    for name in ("learn", "trade"):
+        wanted = list(inspect.signature(getattr(Kind, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(kind(module), name)).parameters) == wanted, f"{module}.{name}"
+
+
+def test_entry_points_that_are_written_in_files_are_functions() -> None:
+    script = re.search(r'^marl = "([\w.]+):(\w+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    flow = re.search(r"entrypoint: ([\w/]+)\.py:(\w+)", (ROOT / "prefect.yaml").read_text())
+    assert script is not None
+    assert flow is not None
+    assert callable(getattr(importlib.import_module(script[1]), script[2]))
+    names = [node.name for node in ast.parse((ROOT / f"{flow[1]}.py").read_text()).body if hasattr(node, "name")]
+    assert flow[2] in names
 
 
 def test_the_features_of_ones_own_are_a_dependency_of_the_data_set() -> None:

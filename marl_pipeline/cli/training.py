@@ -25,6 +25,9 @@ EnvOptions = Annotated[
     list[str] | None,
     typer.Option("--env-set", metavar="KEY=VALUE", help="One option of the environment; may be repeated."),
 ]
+Pictures = Annotated[
+    bool, typer.Option("--pictures/--no-pictures", help="Plays one more episode and draws it into the run's folder.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Of torch, for each run; part of a result's last bits.")]
 
 
@@ -56,6 +59,7 @@ def train(
         int | None, typer.Option(min=1, help="Environment steps between evaluations; a twentieth by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of all runs; models/runs by default.")] = None,
+    pictures: Pictures = True,
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Goes on where a run was interrupted, or forgets it.")
     ] = True,
@@ -94,6 +98,7 @@ def train(
         root / RUNS if out is None else out,
         fresh=not resume,
         side_by_side=jobs,
+        pictures=pictures,
     )
     picture = _draw_learning(runs)
     if as_json:
@@ -107,6 +112,8 @@ def train(
     console = Console()
     console.print(runs_table(algo, env, timesteps, runs))
     console.print(f"learning curves: {picture}", soft_wrap=True, highlight=False)
+    for path in (path for run in runs for path in run.pictures):
+        console.print(f"an episode: {path}", soft_wrap=True, highlight=False)
 
 
 def evaluate(
@@ -114,13 +121,14 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=2, help="EpisodeResults side by side.")] = 512,
     seed: Annotated[int, typer.Option(help="Of the episodes; 0 plays those of training's evaluations.")] = 0,
     device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="By default as in training.")] = None,
+    pictures: Pictures = True,
     as_json: Json = False,
 ) -> None:
     """Plays a trained policy greedily and prints what it earns."""
     root = repository()
     from marl_pipeline.experiments.evaluate import evaluate_run
 
-    result = evaluate_run(checkpoint, root, episodes=episodes, seed=seed, device=device)
+    result = evaluate_run(checkpoint, root, episodes=episodes, seed=seed, device=device, pictures=pictures)
     if result.changed:
         print(f"note: not as in training: {', '.join(result.changed)}", file=sys.stderr, flush=True)
     if as_json:
@@ -132,6 +140,8 @@ def evaluate(
     for name, figure in result.metrics.items():
         low, high = figure["interval"]
         print(f"{name} {figure['mean']:.4g} (95% interval {low:.4g} to {high:.4g}), {figure['unit']}")
+    for path in result.pictures:
+        print(f"an episode: {path}")
 
 
 def curves(

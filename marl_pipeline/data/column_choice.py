@@ -196,8 +196,8 @@ def times_of_day(values: pd.Series) -> pd.Series | None:
         return None
     if distinct.str.fullmatch(TIME_OF_DAY).all():
         return texts
-    if not distinct.str.fullmatch(r"\d{1,6}").all():
-        return None
+    if not distinct.str.fullmatch(r"\d{1,6}").all() or "time" not in plain(str(values.name)):
+        return None  # bare digits under another name are a day (YYMMDD) or a count of days
     width = 4 if int(distinct.str.len().max()) <= 4 and bool((distinct != "0").any()) else 6
     packed = distinct.str.zfill(width)
     if not packed.str.fullmatch(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)?").all():

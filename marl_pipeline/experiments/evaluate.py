@@ -12,6 +12,7 @@ from marl_pipeline.envs.protocol import closing
 from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import Job
+from marl_pipeline.experiments.pictures import draw_pictures
 from marl_pipeline.experiments.run import interval_of, metrics_of
 from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags, ship_unless_shipped
@@ -28,6 +29,7 @@ class Evaluated:
         interval: of the mean, 95%, from its standard error over the episodes.
         metrics: episode metrics by name: `mean`, `interval`, `unit`, `better`.
         changed: what the environment is made from that is not as it was in training.
+        pictures: of one episode, as the scenario shows it; empty where none were asked for.
     """
 
     job: Job
@@ -38,6 +40,7 @@ class Evaluated:
     interval: tuple[float, float]
     metrics: Mapping[str, Mapping[str, Any]]
     changed: tuple[str, ...]
+    pictures: tuple[Path, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         job = self.job
@@ -53,11 +56,18 @@ class Evaluated:
             "interval": list(self.interval),
             "metrics": self.metrics,
             "changed": list(self.changed),
+            "pictures": [str(path) for path in self.pictures],
         }
 
 
 def evaluate_run(
-    folder: Path, root: Path, *, episodes: int, seed: int, device: Literal["cpu", "cuda"] | None
+    folder: Path,
+    root: Path,
+    *,
+    episodes: int,
+    seed: int,
+    device: Literal["cpu", "cuda"] | None,
+    pictures: bool = False,
 ) -> Evaluated:
     """Plays `episodes` episodes with the policy in `folder`; recorded in MLflow.
 
@@ -65,6 +75,7 @@ def evaluate_run(
 
     Args:
         device: None for the one it was trained on.
+        pictures: whether one more episode is played and drawn, into the folder of the run.
 
     Raises:
         UserError: the folder holds no whole run.
@@ -90,7 +101,10 @@ def evaluate_run(
             low, high = interval_of(mean, std, episodes)
             figures = {f"test/{name}": figure["mean"] for name, figure in found.metrics.items()}
             recorder.log_metrics({"test_return": mean, "test_return_low": low, "test_return_high": high, **figures})
+            shown = draw_pictures(job, made, policy, folder, seed) if pictures else []
+            for path in shown:
+                recorder.log_artifact(path)
     finally:
         ship_unless_shipped(root)
     metrics = metrics_of(found.metrics, made, episodes)
-    return Evaluated(job, episodes, seed, mean, std, (low, high), metrics, changed)
+    return Evaluated(job, episodes, seed, mean, std, (low, high), metrics, changed, tuple(shown))

@@ -21,22 +21,26 @@ from marl_pipeline.pipeline.tracking import ship_unless_shipped
 WORKER = "marl_pipeline.experiments.worker"
 
 
-def train_all(jobs: Sequence[Job], root: Path, out: Path, *, fresh: bool, side_by_side: int) -> list[Finished]:
-    """Trains every job, in their order or `side_by_side` at a time, and ships the records to MLflow.
+def train_all(
+    jobs: Sequence[Job], root: Path, out: Path, *, fresh: bool, side_by_side: int, pictures: bool = False
+) -> list[Finished]:
+    """Trains every job, in their order or `side_by_side` at a time, and ships the records to MLflow; see `train_one`.
 
     Raises:
         UserError: of the first job that has one; the others are stopped and resume when they are run again.
     """
     try:
         if side_by_side > 1 and len(jobs) > 1:
-            return _in_processes(jobs, root, out, fresh, side_by_side)
+            return _in_processes(jobs, root, out, fresh, side_by_side, pictures)
         with terminal.progress("train") as show:
-            return [train_one(job, root, out, fresh=fresh, on_step=show) for job in jobs]
+            return [train_one(job, root, out, fresh=fresh, on_step=show, pictures=pictures) for job in jobs]
     finally:
         ship_unless_shipped(root)
 
 
-def _in_processes(jobs: Sequence[Job], root: Path, out: Path, fresh: bool, side_by_side: int) -> list[Finished]:
+def _in_processes(
+    jobs: Sequence[Job], root: Path, out: Path, fresh: bool, side_by_side: int, pictures: bool
+) -> list[Finished]:
     running: set[subprocess.Popen[str]] = set()
     stopping = threading.Event()
 
@@ -56,7 +60,7 @@ def _in_processes(jobs: Sequence[Job], root: Path, out: Path, fresh: bool, side_
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        order = {"job": job.model_dump(), "root": str(root), "out": str(out), "fresh": fresh}
+        order = {"job": job.model_dump(), "root": str(root), "out": str(out), "fresh": fresh, "pictures": pictures}
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
         last = ""
@@ -72,7 +76,8 @@ def _in_processes(jobs: Sequence[Job], root: Path, out: Path, fresh: bool, side_
             raise KeyboardInterrupt
         if code != 0:
             raise RuntimeError(f"seed {job.seed}: its process ended with code {code}: {last}")
-        return finished(Path(json.loads(answer)["folder"]), reused=json.loads(answer)["reused"])
+        done = json.loads(answer)
+        return finished(Path(done["folder"]), reused=done["reused"], pictures=[Path(path) for path in done["pictures"]])
 
     with ThreadPoolExecutor(side_by_side) as pool:
         futures = [pool.submit(one, job) for job in jobs]

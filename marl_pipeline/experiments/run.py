@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from marl_pipeline.errors import UserError
 from marl_pipeline.evaluation.greedy import greedy_episodes
 from marl_pipeline.experiments import execution as engines
 from marl_pipeline.experiments.job import CHECKPOINTS, LOCKS, Job
+from marl_pipeline.experiments.pictures import draw_pictures, picture_paths
 from marl_pipeline.pipeline.compute import configure
 from marl_pipeline.pipeline.tracking import SpoolRecorder, flatten, git_tags
 from marl_pipeline.progress import OnStep
@@ -45,6 +46,7 @@ class Finished:
         optimum: the highest test return that there is, where it is known.
         steps_per_s: environment steps a second, collecting and learning together; None where this machine timed none.
         reused: it was there before.
+        pictures: of an episode, as the scenario shows it; empty where none were asked for.
     """
 
     seed: int
@@ -57,6 +59,7 @@ class Finished:
     steps_per_s: float | None
     folder: Path
     reused: bool
+    pictures: tuple[Path, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -69,10 +72,11 @@ class Finished:
             "evaluations": [vars(one) for one in self.evaluations],
             "folder": str(self.folder),
             "reused": self.reused,
+            "pictures": [str(path) for path in self.pictures],
         }
 
 
-def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) -> Finished:
+def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep, pictures: bool = False) -> Finished:
     """Trains the job, unless the very same run is there; `fresh` forgets what was there and starts at step 0.
 
     A run of the same job by other code, or on other data, is replaced; that of another job is not, unless `fresh`.
@@ -80,6 +84,7 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
     Args:
         root: of the repository, where the checkpoint and the record lie.
         out: the folder of all runs.
+        pictures: whether an episode is played and drawn as the scenario shows it, where that was not done before.
 
     Raises:
         UserError: a bad job, another process is at the same one or at its folder, or another job's run is there.
@@ -90,7 +95,7 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
     if not fresh and (folder / RUN).exists():
         record = read_run(folder)
         if record["key"] == key:
-            return finished(folder, reused=True)
+            return finished(folder, reused=True, pictures=_pictures(job, made, folder) if pictures else ())
         _keep_another(folder, record["job"], job)
     _will_learn(job)
     with _held(root, folder), _checkpoint(root / CHECKPOINTS / key, fresh) as checkpoint:
@@ -103,14 +108,14 @@ def train_one(job: Job, root: Path, out: Path, *, fresh: bool, on_step: OnStep) 
                 )
                 write_json(partial / RUN, _record(job, key, made, done))
                 write_json(partial / TIMING, {"seconds": done.seconds, "timed_steps": done.timed_steps})
-            result = finished(folder, reused=False)
+            result = finished(folder, reused=False, pictures=_pictures(job, made, folder) if pictures else ())
             recorder.log_metrics(_figures(result), result.steps)
             recorder.log_artifact(folder)
         shutil.rmtree(checkpoint.folder)
     return result
 
 
-def finished(folder: Path, *, reused: bool) -> Finished:
+def finished(folder: Path, *, reused: bool, pictures: Sequence[Path] = ()) -> Finished:
     """Reads a run's folder.
 
     Raises:
@@ -129,6 +134,7 @@ def finished(folder: Path, *, reused: bool) -> Finished:
         steps_per_s=steps / seconds if seconds > 0.0 else None,
         folder=folder,
         reused=reused,
+        pictures=tuple(pictures),
     )
 
 
@@ -149,6 +155,14 @@ def metrics_of(figures: Mapping[str, Spread], made: Scenario, episodes: int) -> 
         }
         for name, figure in figures.items()
     }
+
+
+def _pictures(job: Job, made: Scenario, folder: Path) -> Sequence[Path]:
+    """Draws the pictures of a run that lacks them, of an episode of the evaluations' environment."""
+    paths = picture_paths(made, folder, job.test_seed)
+    if all(path.exists() for path in paths.values()):
+        return list(paths.values())
+    return draw_pictures(job, made, engines.load(job, made, folder), folder, job.test_seed)
 
 
 def _evaluate(job: Job, made: Scenario) -> Evaluate:

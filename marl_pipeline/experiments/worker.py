@@ -32,6 +32,7 @@ def main() -> int:
                 Path(order["out"]),
                 fresh=order["fresh"],
                 on_step=show,
+                pictures=order["pictures"],
             )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

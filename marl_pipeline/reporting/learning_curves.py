@@ -7,10 +7,9 @@ within each task.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,14 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from marl_pipeline.data.dataset import FloatArray, IntArray
+from marl_pipeline.reporting.picture_file import COLOURS, SOFT, STYLE, clean, written
 
 SAMPLES = 10_000
 CONFIDENCE = 0.95
 
 RETURN = "return of an episode, the team's"
-
-COLOURS = ("#1560d4", "#d9720a", "#2c8f5a", "#8a4fc7", "#c2387e", "#0f8b9c", "#a8871a", "#7d8894")
-"""Of the page's style sheet (`evaluation/style.py`), in the order of its series."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +111,7 @@ def picture(
     Args:
         figure_name: what the curves show, for the axis.
     """
-    style: Any = {"svg.hashsalt": "marl-pipeline", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
-    with rc_context(style):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.0, 4.6), dpi=120, layout="constrained")
         axes = figure.subplots()
         for index, (name, curve) in enumerate(curves.items()):
@@ -132,9 +128,7 @@ def picture(
         axes.set_xlim(left=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _steps(value)))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#d5dbe2", linewidth=0.6)
-        axes.set_axisbelow(True)
+        clean(axes)
         axes.legend(loc="best", frameon=False)
         axes.text(
             1.0,
@@ -144,12 +138,9 @@ def picture(
             ha="right",
             va="top",
             fontsize=9,
-            color="#5a6675",
+            color=SOFT,
         )
-        buffer = io.BytesIO()
-        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-        figure.savefig(buffer, format=form, metadata=metadata)
-    return buffer.getvalue()
+        return written(figure, form)
 
 
 def _steps(value: float) -> str:

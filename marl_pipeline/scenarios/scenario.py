@@ -15,6 +15,7 @@ from marl_pipeline.envs.episodes import EpisodeMetric
 from marl_pipeline.envs.lookup import check_options
 from marl_pipeline.envs.protocol import Environment, GroupSpec, closing
 from marl_pipeline.envs.sampling import RandomPolicy
+from marl_pipeline.scenarios.picture import EpisodePicture
 
 Make = Callable[[int, int], Environment]
 """(number of environments, seed) -> an environment."""
@@ -42,6 +43,7 @@ class Scenario:
     training, test: build environments to learn in, and those that measure.
     read: builds what a network reads of an observation (`inputs`).
     metrics: figures of an episode besides its return.
+    pictures: name -> what is drawn of one greedy episode, besides the learning curves.
     baselines: policies to beat; random play is one everywhere.
     published: algorithm -> what is known of it here.
     optimum: the highest test return that there is, where it is known.
@@ -52,6 +54,7 @@ class Scenario:
     test: Make
     read: Callable[[], Inputs]
     metrics: Mapping[str, EpisodeMetric] = field(default_factory=dict)
+    pictures: Mapping[str, EpisodePicture] = field(default_factory=dict)
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     published: Mapping[str, Published] = field(default_factory=dict)
     optimum: float | None = None

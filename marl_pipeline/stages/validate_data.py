@@ -146,6 +146,7 @@ def report_table(report: dict[str, Any], title: str) -> RenderableType:
     lines += [
         Text(f"Not applied: {entry['rule']}: {entry['why_not']}.") for entry in report["rules"] if "why_not" in entry
     ]
+    lines += [Text(f"Note: {note}") for note in report["notes"]]
     return Group(*([table] if found else []), *lines)
 
 

@@ -12,6 +12,7 @@ from marl_pipeline.envs.protocol import GroupStep, Timestep
 from marl_pipeline.errors import UserError
 from marl_pipeline.nn.recurrent import RecurrentState
 from tests.algos.off_policy_runs import bytes_of, check_kill_and_resume, constant, greedy_rewards, iterate, preset
+from tests.algos.signs import Signs
 from tests.algos.toy import Colours
 from tests.learning import OverSeeds
 
@@ -199,3 +200,30 @@ def test_a_known_duelling_value():
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         toy(**changes)
+
+
+def test_figures_of_an_iteration_are_means_over_its_gradient_steps():
+    algorithm = toy(learning_starts=1, train_freq=8, gradient_steps=3)
+    figures = [torch.tensor([1.0, 10.0, 100.0]), torch.tensor([2.0, 20.0, 200.0]), torch.tensor([6.0, 60.0, 600.0])]
+    algorithm._update = figures.copy().pop
+    metrics = algorithm.iterate().metrics
+    assert (metrics["loss"], metrics["q_mean"], metrics["grad_norm"]) == (3.0, 30.0, 300.0)
+    algorithm._update = lambda: torch.tensor([float("nan"), 0.0, 0.0])
+    with pytest.raises(UserError, match="training diverged"):
+        algorithm.iterate()
+
+
+def test_the_loss_is_a_mean_over_decisions_even_if_there_is_one():
+    env = Signs(4, 0)
+    chosen = preset(IDQNSettings, "idqn", SMALL | {"huber_delta": 0.5, "learning_starts": 2000})
+    algorithm = IDQN(env, DenseInputs(env.groups), chosen, seed=0, timesteps=4000)
+    iterate(algorithm, 3)
+    position = torch.tensor([5])
+    algorithm._draw = lambda: (position, torch.tensor([3.0]))
+    decisions = algorithm._replay.decisions("seers", position, n=1, look_ahead=2, gamma=0.5, team=False)
+    error, value = (float(part) for part in algorithm._temporal_differences("seers", decisions))
+    size = abs(error)
+    huber = 0.5 * size**2 if size < 0.5 else 0.5 * (size - 0.25)
+    loss, mean, _ = algorithm._update().tolist()
+    assert (loss, mean) == pytest.approx((3.0 * huber, value), abs=1e-6)
+    assert size > 0.1

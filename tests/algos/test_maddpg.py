@@ -197,6 +197,14 @@ def test_absent_agents_and_waiting_ones_teach_nothing():
     assert torch.equal(value, agent.actor_loss(now, active, decided, noise))
 
 
+def test_of_an_absent_agent_only_zeros_are_seen():
+    agent = learner()
+    heard, present = torch.rand(4, 2, 5) + 0.5, torch.tensor([[True, False]]).expand(4, 2)
+    rows = agent.policy.rows("speakers", {"heard": heard}, present)
+    assert torch.equal(rows[:, 0], heard[:, 0])
+    assert not bool(rows[:, 1].any())
+
+
 def test_forbidden_actions_are_never_chosen_and_who_waits_goes_on():
     agent = learner(exploration=constant(0.3))
     env, generator = Echo(64, 1), torch.Generator().manual_seed(0)
@@ -293,3 +301,26 @@ def test_the_critics_see_every_group():
     agent.critics["driver"](row).sum().backward()
     assert row.shape[1] == 2 * 5 + 3 + 2 * 6 + 2
     assert bool((row.grad != 0).any(0).all())
+
+
+def test_actors_and_targets_move_at_every_second_update_if_the_delay_is_two():
+    agent = learner(learning_starts=64, gradient_steps=1, policy_delay=2, target_rate=0.25)
+    pairs = ((agent.target_actors, agent.policy.module), (agent.target_critics, agent.critics))
+
+    def weights(module):
+        return torch.cat([weight.detach().flatten() for weight in module.parameters()]).clone()
+
+    moved = []
+    for _ in range(10):
+        before = [(weights(target), weights(learned)) for target, learned in pairs]
+        if "critic_loss" not in agent.iterate().metrics:
+            continue
+        after = [(weights(target), weights(learned)) for target, learned in pairs]
+        delayed = agent._updates % 2 == 1
+        moved.append(agent._updates)
+        assert torch.equal(before[0][1], after[0][1]) == delayed
+        assert not torch.equal(before[1][1], after[1][1])
+        for (old, _), (new, learned) in zip(before, after, strict=True):
+            torch.testing.assert_close(new, old if delayed else 0.75 * old + 0.25 * learned)
+    assert moved == list(range(1, len(moved) + 1))
+    assert len(moved) >= 4

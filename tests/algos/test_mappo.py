@@ -83,6 +83,16 @@ def test_the_state_alone_gives_all_agents_one_value_and_the_actor_never_sees_it(
     assert separate.critic.rows == 1
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_a_gaussian_actor_has_a_mean_and_a_deviation_for_every_number(share):
+    of = group("local", share_parameters=share, log_std=-0.7)
+    seen = {"observation.shown": rows(4, 2, 2), "present": torch.ones(4, 2, dtype=torch.bool)}
+    parameters, _ = of.evaluate(seen)
+    assert parameters.shape == (4, 2, 4)
+    assert bool((parameters[..., 2:] == -0.7).all())
+    assert len(set(parameters[..., :2].flatten().tolist())) == 16
+
+
 def test_a_central_critic_needs_a_state():
     spec = Targets(1, 0).groups["movers"]
     with pytest.raises(UserError, match="this environment has none"):

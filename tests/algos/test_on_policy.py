@@ -105,3 +105,13 @@ def test_draws_follow_the_probabilities() -> None:
     drawn = sample(logits.expand(200_000, 3), torch.Generator().manual_seed(0))
     share = torch.bincount(drawn, minlength=3) / len(drawn)
     assert torch.allclose(share, logits.exp(), atol=5e-3)
+
+
+def test_groups_that_learn_together_have_rollouts_of_the_longer_horizon():
+    environment = Colours(8, 0)
+    chosen = {"workers": settings("ppo", horizon=6), "boss": settings("ppo", horizon=10)}
+    learned = OnPolicy(environment, DenseInputs(environment.groups), chosen, seed=0, timesteps=1000)
+    assert learned.horizon == 10
+    assert learned.iterate().steps == 80
+    alone = OnPolicy(environment, DenseInputs(environment.groups), chosen, seed=0, timesteps=1000, learn=["workers"])
+    assert alone.iterate().steps == 48

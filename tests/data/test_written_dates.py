@@ -71,6 +71,7 @@ def test_the_order_of_day_and_month_is_one_for_all_rows(zone: str, mark: str) ->
         (("1.67253E+12", "1.67253E+12"), "(digits are lost)"),
         (("201001", "201002"), "may be YYYYMM or YYMMDD"),
         (("2021-01-04 10:00 EST",), "is not a timestamp"),
+        (("01/13/0021", "01/14/0021"), "'01/13/0021' in row 1 is not a timestamp"),
         (("2021-01-04 25:00",), "is not a timestamp"),
         (("2021-01-04 13:00 PM",), "is not a timestamp"),
         (("2021-02-29",), "is not a timestamp"),
@@ -114,6 +115,7 @@ def test_another_date_format_is_refused(date_format: str) -> None:
     ("value", "moment"),
     [
         ("20210104", "2021-01-04"),
+        ("20210104.0", "2021-01-04"),
         ("202101041030", "2021-01-04T10:30"),
         ("20210104103015", "2021-01-04T10:30:15"),
         ("2021010410", "2021-01-04T10:00"),

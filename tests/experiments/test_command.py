@@ -72,6 +72,9 @@ def test_json_stands_alone_on_standard_output_and_says_what_every_seed_earned(ro
             assert figure["better"] == "lower"
         assert run["evaluations"][-1]["steps"] == run["steps"] == STEPS
         assert Path(run["folder"]) == root / "models/runs/mpe/simple_spread/mappo" / str(run["seed"])
+        assert [Path(path).name for path in run["pictures"]] == ["trajectories-0.svg"]
+        assert Path(run["pictures"][0]).parent == Path(run["folder"]) / "pictures"
+        assert f"mappo on mpe/simple_spread, seed {run['seed']}" in Path(run["pictures"][0]).read_text()
     assert Path(found["picture"]).read_bytes().startswith(b"<?xml")
     assert "mappo on mpe/simple_spread, seed 1" in trained.stderr
 
@@ -115,8 +118,9 @@ def test_a_finished_run_is_kept_and_one_of_other_settings_takes_its_place_only_o
     other = ("-S", "gamma=0.9")
     runs = [
         json.loads(marl(root, *short, *more, "--out", str(tmp_path), "--json").stdout)["runs"][0]
-        for more in ((), (), (*other, "--fresh"), ("--fresh",))
+        for more in (("--no-pictures",), (), (*other, "--fresh"), ("--fresh",))
     ]
+    assert [len(run["pictures"]) for run in runs] == [0, 1, 1, 1], "a run that lacks its pictures is given them"
     assert [run["reused"] for run in runs] == [False, True, False, False]
     assert runs[0]["test_return"] == runs[1]["test_return"] == runs[3]["test_return"] != runs[2]["test_return"]
     kept = results(Path(runs[3]["folder"]))
@@ -180,7 +184,9 @@ def test_a_saved_policy_earns_what_training_said(root: Path, trained: Any) -> No
     assert found["test_return"] == run["test_return"]
     assert found["metrics"] == run["metrics"]
     assert (found["algo"], found["train_seed"], found["changed"]) == ("mappo", 1, [])
+    assert found["pictures"] == run["pictures"], "the same episode, in the same place"
     other = marl(root, "evaluate", "--checkpoint", run["folder"], "--episodes", "16", "--seed", "7", "--json")
+    assert [Path(path).name for path in json.loads(other.stdout)["pictures"]] == ["trajectories-7.svg"]
     assert json.loads(other.stdout)["test_return"] != run["test_return"]
 
 
@@ -201,6 +207,7 @@ def test_every_seed_is_a_run_in_mlflow(root: Path, trained: Any) -> None:
         assert len(client.get_metric_history(run.info.run_id, f"test/{figure}")) == 20
         assert len(client.get_metric_history(run.info.run_id, f"episode/{figure}")) > 20
     assert {file.path for file in client.list_artifacts(run.info.run_id, "1")} == {
+        "1/pictures",
         "1/policy.safetensors",
         "1/run.json",
         "1/timing.json",

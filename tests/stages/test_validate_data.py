@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from marl_pipeline.config import Params, load_params
-from marl_pipeline.data.calendar import schedule
+from marl_pipeline.data.calendar import expected_grid, schedule
 from marl_pipeline.data.companions import Companions
 from marl_pipeline.data.quality import check, clean
 from marl_pipeline.data.quality.suite import validate_with_expectations
@@ -112,6 +112,25 @@ def test_a_file_of_one_symbol_can_be_checked_alone(tmp_path: Path, bars: pd.Data
     assert "missing_value" in screen.getvalue()
     assert "Not applied: off_grid" in screen.getvalue()
     assert "one symbol only (AAA): `marl run` needs two or more" in screen.getvalue()
+
+
+def test_the_check_refuses_symbols_that_the_run_could_not_store(tmp_path: Path, bars: pd.DataFrame) -> None:
+    file = tmp_path / "mine.csv"
+    names = bars["symbol"].where((bars.index % 2 == 0) | (bars["symbol"] != "AAA"), "aaa")
+    bars.assign(symbol=names, timestamp=bars["timestamp"].dt.strftime("%Y-%m-%d")).to_csv(file, index=False)
+    with pytest.raises(UserError, match="AAA and aaa differ by case only"):
+        validate_data.check_source(reading(file, timezone="America/New_York"), lambda _: "data: {}\n")
+
+
+def test_the_check_names_the_exchange_whose_days_fit(tmp_path: Path) -> None:
+    days = pd.DatetimeIndex(expected_grid("2022-01-03", "2023-12-29", "1Day", "XLON"))
+    rows = [f"{day:%Y-%m-%d},VOD.L,{100 + place % 7}\n" for place, day in enumerate(days)]
+    file = tmp_path / "mine.csv"
+    file.write_text("date,symbol,close\n" + "".join(rows))
+    outcome = validate_data.check_source(reading(file, timezone="America/New_York"), lambda _: "data: {}\n")
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(outcome.table())
+    assert "those of XLON fit; is XLON their exchange?" in screen.getvalue()
 
 
 def test_checking_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -61,9 +61,10 @@ def build_report(
 
     Keys: `frequency`, `calendar`, `adjustment`; `totals` (rows of the source, bars, symbols, span, findings; rows
     dropped as duplicates and how many of them differ from the row used; hidden bars and their share of the bars; the
-    share of the rows that is not used for either reason); `summary` (a sentence a rule with findings); `rules` (every
-    rule: severity, count, hits of each symbol, first, last, examples, or why it did not apply); `symbols` (of each:
-    span, bars, how many are hidden and, of hourly ones, the minutes of the hour that they start at).
+    share of the rows that is not used for either reason); `notes` (on the bars as a whole); `summary` (these and a
+    sentence a rule with findings); `rules` (every rule: severity, count, hits of each symbol, first, last, examples, or
+    why it did not apply); `symbols` (of each: span, bars, how many are hidden and, of hourly ones, the minutes of the
+    hour that they start at).
     """
     bars = result.bars[~result.bars["duplicate"]]
     hidden = covered(bars, result.quarantine)
@@ -86,6 +87,7 @@ def build_report(
             "hidden_share": round(used.hidden / len(bars), 6),
             "unused_share": round(used.unused / used.rows, 6),
         },
+        "notes": list(result.notes),
         "summary": [*result.notes, *_summary(rules, bars, used)],
         "rules": rules,
         "symbols": _symbols(bars, hidden, frequency),

@@ -26,6 +26,8 @@ class TabularGame:
 
     Attributes:
         optimum: what an episode of the best joint actions pays.
+        payoff: [S, n, n], as above.
+        best: [S, n, n] bool, the joint actions that are best at the start of an episode.
 
     `info` of a step: `optimal` [E], 1 where the joint action was one that the optimal joint policy may take, else 0.
     """
@@ -47,6 +49,7 @@ class TabularGame:
         self._payoff = torch.cat([payoff, torch.zeros_like(payoff[:1])]).to(self.device)
         self._successor = torch.cat([successor, torch.full_like(successor[:1], states)]).to(self.device)
         self._best, self.optimum = self._best_play(states if episode is None else episode)
+        self.payoff, self.best = self._payoff[:-1], self._best[-1, :-1]
         self._one_hot = torch.eye(states + 1, states, device=self.device)
         self._all = torch.ones(num_envs, 2, dtype=torch.bool, device=self.device)
         self._mask = torch.ones(num_envs, 2, actions, dtype=torch.bool, device=self.device)

@@ -33,6 +33,7 @@ from marl_pipeline.envs.trading.env import TradingEnv
 from marl_pipeline.envs.wrappers import JoinedAgents
 from marl_pipeline.errors import UserError
 from marl_pipeline.scenarios.market.metrics import episode_metrics
+from marl_pipeline.scenarios.market.pictures import account
 from marl_pipeline.scenarios.scenario import Scenario, random_policy
 from marl_pipeline.store.dataset import load_dataset
 from marl_pipeline.store.models import load_embeddings, load_signals
@@ -103,6 +104,8 @@ def scenario_of(
         )
         return JoinedAgents(environment) if mode == "single" else environment
 
+    limits = rules.limits
+    limit = limits.account_drawdown if mode == "accounts" else limits.portfolio_drawdown
     train = Span(max(spans.train.start, view.start), spans.train.stop)
 
     def read() -> Inputs:
@@ -114,6 +117,7 @@ def scenario_of(
         test=lambda num_envs, seed: make(spans.validation, num_envs, seed),
         read=read,
         metrics=episode_metrics(params.market.initial_cash),
+        pictures={"account": account(dataset, params.market.initial_cash, limit)},
         baselines={"random": random_policy, "hold": lambda groups, seed: Holding(groups)},
         identify=lambda: {
             "source": source,

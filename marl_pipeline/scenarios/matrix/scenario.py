@@ -11,6 +11,7 @@ import torch
 from marl_pipeline.envs.episodes import EpisodeMetric
 from marl_pipeline.envs.matrix.game import TabularGame
 from marl_pipeline.envs.matrix.games import climbing, penalty, two_step
+from marl_pipeline.scenarios.matrix.pictures import payoffs
 from marl_pipeline.scenarios.scenario import Scenario, maker, plain
 
 GAMES: Mapping[str, Callable[..., TabularGame]] = {
@@ -22,6 +23,6 @@ GAMES: Mapping[str, Callable[..., TabularGame]] = {
 
 def scenario(name: str, root: Path, options: Mapping[str, Any], device: torch.device | str) -> Scenario:
     make = maker(name, GAMES[name], options, device)
-    optimum = GAMES[name](1, seed=0, **options).optimum
+    game = GAMES[name](1, seed=0, **options)
     metrics = {"optimal_share": EpisodeMetric("optimal", "mean", "share of the joint actions", "higher")}
-    return plain(make, metrics=metrics, optimum=optimum)
+    return plain(make, metrics=metrics, pictures={"payoffs": payoffs(game)}, optimum=game.optimum)

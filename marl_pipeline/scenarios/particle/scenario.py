@@ -13,6 +13,7 @@ from marl_pipeline.envs.episodes import EpisodeMetric
 from marl_pipeline.envs.particle.reference import GreedyAssignment
 from marl_pipeline.envs.particle.spread import SimpleSpread
 from marl_pipeline.envs.protocol import Discrete, GroupSpec, closing
+from marl_pipeline.scenarios.particle.pictures import trajectories
 from marl_pipeline.scenarios.scenario import Published, Scenario, maker, plain
 
 EPYMARL = "Papoudakis et al. 2021 (arXiv 2006.07869), table 3, parameters shared"
@@ -45,6 +46,7 @@ def scenario(name: str, root: Path, options: Mapping[str, Any], device: torch.de
     return plain(
         make,
         metrics=metrics,
+        pictures={"trajectories": trajectories(group.agents)},
         baselines={"greedy assignment": _greedy} if discrete else {},
         published={} if options else PUBLISHED,
     )
