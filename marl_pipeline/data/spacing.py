@@ -31,6 +31,8 @@ FINER_SHARE = 0.4
 COARSER_SHARE, OWN_SHARE = 0.6, 0.05
 """Share of steps of one longer kind from which on the bars are of a coarser frequency, and of the frequency's own
 steps up to which: thinly traded symbols have steps of every length."""
+INTRADAY = 4.0 * HOUR_MINUTES
+"""Steps up to this are never between daily bars, so that a few of them are another frequency within the file."""
 ENOUGH, ENOUGH_COARSE = 4, 10
 """Steps of a finer frequency, and steps at all for a coarser one, without which nothing is said of a symbol."""
 
@@ -71,7 +73,7 @@ def refuse_other_spacing(symbol: pd.Series, moments: TimeArray, frequency: str, 
     raise UserError(
         f"{origin}: bars are {worst.words} apart ({worst.like:,} of {worst.steps:,} steps of {names[name]}"
         f"{f' and {len(others) - 1} more symbols' if len(others) > 1 else ''}), but data.frequency (--frequency) says "
-        f"{frequency}; {_advice(worst.minutes, frequency)}"
+        f"{frequency}; {_advice(worst, frequency)}"
     )
 
 
@@ -82,7 +84,8 @@ def _others(of: IntArray, minutes: FloatArray, frequency: str) -> dict[int, Spac
     finer = np.bincount(of, minutes < low)
     own = count - finer - np.bincount(of, minutes > high)
     coarser = (own <= OWN_SHARE * count) & (count >= ENOUGH_COARSE)
-    suspect = (finer >= np.maximum(FINER_SHARE * count, ENOUGH)) | coarser
+    mixed = np.bincount(of, (minutes <= INTRADAY) & (low > INTRADAY)) >= ENOUGH
+    suspect = (finer >= np.maximum(FINER_SHARE * count, ENOUGH)) | coarser | mixed
     begins = np.searchsorted(of, np.arange(len(count) + 1))
     found = {}
     for symbol in np.flatnonzero(suspect):
@@ -95,8 +98,9 @@ def _others(of: IntArray, minutes: FloatArray, frequency: str) -> dict[int, Spac
 def _spacing(steps: FloatArray, low: float, high: float) -> Spacing | None:
     values, counts = np.unique(np.rint(steps), return_counts=True)
     usual, like = float(values[counts.argmax()]), int(counts.max())
-    if (steps < low).sum() >= FINER_SHARE * len(steps):
-        short = values < low
+    mixed = low > INTRADAY and (steps <= INTRADAY).sum() >= ENOUGH
+    if (steps < low).sum() >= FINER_SHARE * len(steps) or mixed:
+        short = values <= INTRADAY if mixed else values < low
         usual, like = float(values[short][counts[short].argmax()]), int(counts[short].max())
         return Spacing(_words(usual), like, len(steps), usual)
     if ((steps >= low) & (steps <= high)).sum() > OWN_SHARE * len(steps):
@@ -122,7 +126,10 @@ def _words(minutes: float) -> str:
     return f"{minutes / HOUR_MINUTES:.3g} hours"
 
 
-def _advice(minutes: float, frequency: str) -> str:
+def _advice(found: Spacing, frequency: str) -> str:
+    minutes = found.minutes
+    if minutes <= INTRADAY < OWN[frequency][0] and found.like < FINER_SHARE * found.steps:
+        return "bring bars of one frequency in one file"
     for other, (low, high) in OWN.items():
         if other != frequency and low <= minutes <= high:
             return f"set it to {other}"

@@ -60,6 +60,14 @@ def test_thinly_traded_symbols_are_not(share: float) -> None:
         measured(moments[rng.random(len(moments)) < share], frequency)
 
 
+def test_a_few_hourly_bars_at_the_end_of_daily_ones_are_refused() -> None:
+    hourly = HOURS[DAYS[-8] < HOURS]
+    moments = np.concatenate([DAYS[hourly[0].astype("datetime64[D]") > DAYS], hourly])
+    with pytest.raises(UserError, match=r"an hour apart .*bring bars of one frequency in one file"):
+        measured(moments, "1Day")
+    measured(np.append(DAYS, DAYS[-1] + np.timedelta64(16, "h")), "1Day")
+
+
 def test_one_symbol_of_another_frequency_is_named() -> None:
     symbol = pd.Series(["AAA"] * len(DAYS) + ["BBB"] * len(HOURS))
     with pytest.raises(UserError, match="of BBB"):
