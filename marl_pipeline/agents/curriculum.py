@@ -10,8 +10,8 @@ from marl_pipeline.data.windows import Span
 from marl_pipeline.errors import UserError
 
 
-def symbols_in_play(liquidity: FloatArray, stage: CurriculumStageParams) -> BoolArray:
-    """The most liquid `stage.symbols` share of the universe, at least one (ties: by position).
+def stage_universe(liquidity: FloatArray, stage: CurriculumStageParams) -> BoolArray:
+    """The most liquid `stage.symbols` share of all symbols, at least one (ties: by position).
 
     Args:
         liquidity: [N], higher is more liquid; NaN ranks last.

@@ -17,7 +17,7 @@ from torch.nn import functional
 from marl_pipeline.algos.common.action_values import masked
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.prioritised import Priorities, PrioritySettings
-from marl_pipeline.algos.common.replay import Decisions, Replay, Seen
+from marl_pipeline.algos.common.replay import Decisions, GroupObservation, Replay
 from marl_pipeline.algos.common.value_learning import ValueLearner, ValueSettings
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment, Timestep
@@ -137,7 +137,7 @@ class IDQN(ValueLearner[IDQNSettings]):
         error = torch.where(decisions.valid, value - target, 0.0)
         return error, torch.where(decisions.valid, value.detach(), 0.0)
 
-    def _seen_by(self, group: str, seen: Seen) -> Tensor:
+    def _seen_by(self, group: str, seen: GroupObservation) -> Tensor:
         """Rows [B, A, inputs]; of an absent agent nothing is seen."""
         return self._inputs(group, seen.observation).masked_fill(~seen.present.unsqueeze(-1), 0.0)
 

@@ -20,8 +20,8 @@ from marl_pipeline.algos.common.decentralised import DecentralisedActors
 from marl_pipeline.algos.common.inputs import Inputs
 from marl_pipeline.algos.common.noise import Noise
 from marl_pipeline.algos.common.off_policy import Collector, OffPolicySettings
-from marl_pipeline.algos.common.optimizer_step import OptimizerSettings, OptimizerStep, soft_update
-from marl_pipeline.algos.common.replay import Replay, Scene
+from marl_pipeline.algos.common.optimizer_step import OptimizerSettings, OptimizerStep, TargetRate, soft_update
+from marl_pipeline.algos.common.replay import JointObservation, Replay
 from marl_pipeline.algos.common.schedules import Probability
 from marl_pipeline.config import Count, Positive
 from marl_pipeline.envs.protocol import Environment
@@ -57,7 +57,7 @@ class MADDPGSettings(OffPolicySettings):
     actor_optimizer: OptimizerSettings
     critic_optimizer: OptimizerSettings
     policy_delay: Count
-    target_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    target: TargetRate
     temperature: Positive
     sample_target_choices: bool
     target_noise: Annotated[float, Field(ge=0.0)]
@@ -199,22 +199,24 @@ class MADDPG:
             with s.acceleration.autocast(device):
                 actor_loss = self._actor_loss(now, active, decided, noise)
             actor_norm = self._actor_optimizer.step(actor_loss, progress, _rows(decided))
-            soft_update(self.target_critics, self.critics, s.target_rate)
-            soft_update(self.target_actors, self.policy.module, s.target_rate)
+            soft_update(self.target_critics, self.critics, s.target.rate)
+            soft_update(self.target_actors, self.policy.module, s.target.rate)
             figures |= {"actor_loss": actor_loss.detach(), "actor_grad_norm": actor_norm}
         return figures
 
-    def _view(self, scene: Scene) -> View:
-        rows = {name: self.policy.rows(name, seen.observation, seen.present) for name, seen in scene.groups.items()}
+    def _view(self, observation: JointObservation) -> View:
+        rows = {
+            name: self.policy.rows(name, seen.observation, seen.present) for name, seen in observation.groups.items()
+        }
         return View(
             rows=rows,
-            joint=scene.state
+            joint=observation.state
             if self._settings.critic == "state"
             else torch.cat([row.flatten(1) for row in rows.values()], dim=-1),
-            mask={name: seen.action_mask for name, seen in scene.groups.items()},
-            acts={name: seen.acts for name, seen in scene.groups.items()},
-            present={name: seen.present for name, seen in scene.groups.items()},
-            truncated={name: seen.truncated for name, seen in scene.groups.items()},
+            mask={name: seen.action_mask for name, seen in observation.groups.items()},
+            acts={name: seen.acts for name, seen in observation.groups.items()},
+            present={name: seen.present for name, seen in observation.groups.items()},
+            truncated={name: seen.truncated for name, seen in observation.groups.items()},
         )
 
     def _noise(self, view: View, scale: float, *, choices: bool) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ class QMIX(ValueLearner[QMIXSettings]):
         """See `ValueLearner`; the value is the team's."""
         s = self._settings
         windows = self._replay.windows(self._replay.draw(s.batch, s.window, self._generator), s.window)
-        rows = {group: self._inputs(group, seen.observation) for group, seen in windows.scene.groups.items()}
+        rows = {group: self._inputs(group, seen.observation) for group, seen in windows.observations.groups.items()}
         with s.acceleration.autocast(self._environment.device):
             loss, q_mean = self._loss(windows, rows)
         norm = self._optimizer.step(loss, self.progress, windows.valid[s.burn_in :].sum())
@@ -121,7 +121,7 @@ class QMIX(ValueLearner[QMIXSettings]):
         """Mean squared error of the team's value over the valid steps of the windows, and the mean value."""
         s = self._settings
         chosen, next_value = [], []
-        for group, seen in windows.scene.groups.items():
+        for group, seen in windows.observations.groups.items():
             recurrent = _recurrent_state(windows, group)
             values, _ = self._networks[group](rows[group], recurrent)
             with torch.no_grad():
@@ -129,11 +129,11 @@ class QMIX(ValueLearner[QMIXSettings]):
                 ranked = masked(values.detach() if s.double else target_values, seen.action_mask)[1:]
                 best = target_values[1:].gather(-1, ranked.argmax(-1, keepdim=True)).squeeze(-1)
                 next_value.append(torch.where(seen.acts[1:], best, 0.0))
-            utility = values[:-1].gather(-1, windows.taken[group].action.unsqueeze(-1)).squeeze(-1)
+            utility = values[:-1].gather(-1, windows.outcomes[group].action.unsqueeze(-1)).squeeze(-1)
             chosen.append(torch.where(seen.acts[:-1], utility, 0.0))
         state = (
-            windows.scene.state
-            if windows.scene.state.shape[-1]
+            windows.observations.state
+            if windows.observations.state.shape[-1]
             else torch.cat([table.flatten(-2) for table in rows.values()], dim=-1)
         )
         team = self._learned["mixer"](torch.cat(chosen, dim=-1), state[:-1])
@@ -160,4 +160,4 @@ def _recurrent_state(windows: Windows, group: str) -> RecurrentState | None:
     if group not in windows.memory:
         return None
     fresh = torch.cat([torch.zeros_like(windows.ends[:1]), windows.ends])
-    return RecurrentState(windows.memory[group], fresh, windows.scene.groups[group].present)
+    return RecurrentState(windows.memory[group], fresh, windows.observations.groups[group].present)

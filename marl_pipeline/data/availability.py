@@ -16,16 +16,20 @@ import numpy as np
 import pandas as pd
 
 from marl_pipeline.config import DataParams, lag_of
-from marl_pipeline.data.calendar import exchange_zone, session_closes, utc_array
+from marl_pipeline.data.calendar import exchange_dates, exchange_zone, session_closes, utc_array
 from marl_pipeline.data.dataset import FloatArray, TimeArray
 from marl_pipeline.data.timestamps import Stamps, companion_timestamps, localise
 from marl_pipeline.errors import UserError
 
 Kind = Literal["day", "moment", "period"]
 
-ELSEWHERE = ("Europe/London", "Europe/Berlin", "America/New_York", "America/Chicago", "America/Los_Angeles")
+ELSEWHERE = (
+    "Europe/London", "Europe/Berlin", "America/New_York", "America/Chicago", "America/Los_Angeles", "Asia/Tokyo",
+    "Asia/Shanghai", "Asia/Kolkata", "Australia/Sydney",
+)  # fmt: skip
 """Zones whose midnight is recognised in stamps that were converted to UTC, besides the exchange's and data.timezone's.
-No market closes at these moments but for futures at 17:00 Chicago, whose rows then count a day late, never early."""
+Rows of moments that happen to be such midnights, as 17:00 in Chicago or 16:00 in London, count a day late, never
+early."""
 
 YEAR = r"(?P<year>(?:19|20)\d{2})"
 PERIODS = (
@@ -99,6 +103,18 @@ def read_dates(written: pd.Series, params: DataParams, path: str) -> Dates:
     if days is not None:
         return Dates(days, "day", days)
     return Dates(stamps.moments, "moment", stamps.moments)
+
+
+def not_before_close(dates: Dates, calendar: str) -> Dates:
+    """Moments of a daily series of closes, none before the exchange's close of its day: vendors stamp a day's bar at
+    its open. Moments of which several are of one day, and all other dates, stay what they are."""
+    if dates.kind != "moment":
+        return dates
+    days = exchange_dates(dates.moments, exchange_zone(calendar))
+    if len(np.unique(days)) < len(np.unique(dates.moments)):
+        return dates
+    moments = np.maximum(dates.moments, session_closes(days, calendar))
+    return Dates(moments, "moment", dates.first)
 
 
 def availability(
@@ -259,7 +275,7 @@ def _refuse_short_lag(
         raise UserError(
             f"{path}: column '{column}' is {every} (the first row is of {_day(example)}) and would be used "
             f"{_words(lag)} after {'that day' if dates.kind != 'period' else 'the end of the period'}, before it was "
-            f"published; {_advice(column, name)}"
+            f"published; {_advice(column, name, every if starts else '')}"
         )
 
 
@@ -274,8 +290,10 @@ def changes_by_month(days: TimeArray, values: FloatArray) -> bool:
     return bool(not (changed & ~begins).any() and (changed & begins).sum() >= 0.8 * begins.sum())
 
 
-def _advice(column: str, name: str) -> str:
-    option = f"-S \"data.availability.{name}={{{column}: 45D, '*': 1D}}\"" if name == "macro" else "45D"
+def _advice(column: str, name: str, every: str = "monthly") -> str:
+    """A lag to try: from the first day of a quarter or year (`every`) it has to reach beyond its end."""
+    lag = {"quarterly": "120D", "yearly": "400D"}.get(every, "45D")
+    option = f"-S \"data.availability.{name}={{{column}: {lag}, '*': 1D}}\"" if name == "macro" else lag
     return f"give a column `released`, or set data.availability.{name} (such as {option})"
 
 

@@ -113,7 +113,8 @@ def holds_dates(column: pd.Series) -> bool:
         days = pd.to_datetime(there.astype(np.int64).astype(str), format="%Y%m%d", errors="coerce")
         return bool(days.notna().all())
     counts = any(((values >= low) & (values < 3 * low)).all() for low in (7e8, 7e11, 7e14, 7e17))
-    return counts and bool(re.search(r"(?i)date|time|epoch|stamp|unix", str(column.name)))
+    named = re.search(r"(?i)date|time|epoch|stamp|unix|^(ts|dt|t|as_?of)$", str(column.name))
+    return counts and bool(named)
 
 
 def holds_texts(column: pd.Series) -> bool:

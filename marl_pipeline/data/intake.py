@@ -15,6 +15,7 @@ import pandas as pd
 from marl_pipeline.config import DataParams
 from marl_pipeline.data.companions import Companions, load_companions
 from marl_pipeline.data.coverage import describe, universe_notes
+from marl_pipeline.data.matching import refuse_case_clash
 from marl_pipeline.data.sources import absent, read_source, synthetic_from, wanted
 from marl_pipeline.data.sources.files import understand_bars
 from marl_pipeline.data.sources.names import read_universe
@@ -51,6 +52,7 @@ def take_in(params: DataParams, least: int = 2) -> Intake:
     understood = understand_bars(Path(params.path), params) if params.source in OWN_FILES else None
     source = read_source(params) if understood is None else understood.bars
     bars = wanted(source, params, least)
+    refuse_case_clash(bars["symbol"].unique())
     sectors = synthetic_from(params).sectors if params.source == "synthetic" else None
     companions = load_companions(params, source, sectors)
     described, notes = describe(params, companions, bars)

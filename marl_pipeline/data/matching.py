@@ -79,6 +79,15 @@ def compare(named: Iterable[str], among: Iterable[str], parameter: str, origin: 
     return lines
 
 
+def refuse_case_clash(symbols: Iterable[str]) -> None:
+    """Raises if two symbols of the bars differ by case only: one spelled twice, and one folder on some systems."""
+    first: dict[str, str] = {}
+    for name in sorted(symbols):
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            raise UserError(f"bars: symbols {other} and {name} differ by case only; rename one")
+
+
 def listed(names: Iterable[str], most: int = NAMED) -> str:
     """The first few names and how many more there are."""
     every = list(names)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from marl_pipeline.config import DataParams
-from marl_pipeline.data.availability import Dates, availability, read_dates, superseded_left_out
+from marl_pipeline.data.availability import Dates, availability, not_before_close, read_dates, superseded_left_out
 from marl_pipeline.data.companion_columns import DATES, PERIOD_NAMES, RELEASES, columns_of, figures_in
 from marl_pipeline.data.dataset import FloatArray
 from marl_pipeline.data.matching import listed
@@ -50,7 +50,7 @@ def load_vix(params: DataParams) -> pd.DataFrame:
     wanted = {"timestamp": DATES, "close": (*SPELLINGS["close"], "vix", "vixclose", "vixcls", "value")}
     table = columns_of(path, wanted, frame)
     figures = {"close": numbers(table["close"], path)}
-    dates = read_dates(table["timestamp"], params, path)
+    dates = not_before_close(read_dates(table["timestamp"], params, path), params.calendar)
     return superseded_left_out(availability(dates, None, figures, params, "vix", path), ("close",))
 
 

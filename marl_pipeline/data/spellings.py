@@ -97,5 +97,5 @@ def found(frame: pd.DataFrame) -> str:
 
 
 def plain(name: str) -> str:
-    """A column name for comparison with `SPELLINGS`."""
-    return re.sub(r"[\s_\-()<>\[\].]", "", name).lower()
+    """A column name for comparison with `SPELLINGS`; a number before it, as in `1. open`, is none of it."""
+    return re.sub(r"^\s*\d{1,2}\. |[\s_\-()<>\[\].]", "", name).lower()

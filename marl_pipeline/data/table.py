@@ -31,6 +31,8 @@ from marl_pipeline.data.number_format import (
 from marl_pipeline.data.timestamps import LINE, Stamps, companion_timestamps, parse_timestamps, row_of
 from marl_pipeline.errors import UserError
 
+INVISIBLE = "[\u200b-\u200f\u2060\ufeff\u00ad]"
+"""Characters without width that web pages leave in copied text: two symbols that look alike would be two."""
 DATE_LIKE = r"^\s*[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}"
 DOTTED_DATE = r"^\s*[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{2,4}"
 
@@ -242,7 +244,7 @@ def symbols(values: pd.Series, origin: str) -> pd.Series:
     """
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_float_dtype(values):
         raise UserError(f"{origin}: column '{values.name}' holds {values.dtype}, not names; store symbols as text")
-    names = values.astype("str").str.strip()
+    names = values.astype("str").str.replace(INVISIBLE, "", regex=True).str.strip()
     missing = (values.isna() | (names == "")).to_numpy()
     if missing.any():
         raise UserError(f"{origin}: column '{values.name}': {row_of(values, missing)} has no symbol")

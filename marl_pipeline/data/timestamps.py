@@ -203,7 +203,8 @@ def day_labels(stamps: Stamps, zone: str) -> TimeArray | None:
 
 
 def name_ends(starts: TimeArray, frequency: str, calendar: str) -> bool:
-    """Whether the bars are stamped at their ends: read as starts they stand at closes and never at opens.
+    """Whether the bars are stamped at their ends: read as starts they stand at closes and never at opens, or at the
+    last second of a minute.
 
     Args:
         starts: [K] datetime64[us] in UTC, read as starts (labels for daily bars).
@@ -219,6 +220,8 @@ def name_ends(starts: TimeArray, frequency: str, calendar: str) -> bool:
         return bool(as_starts < MOSTLY and as_ends > 0.99)
     if np.median(np.diff(known)) < HOUR / 2:
         return False
+    if (_whole_minutes(known) != known).mean() >= MOSTLY:
+        return True
     days = schedule(calendar, known)
     first, last = np.searchsorted(known, days.open - HOUR, side="right"), np.searchsorted(known, days.close + HOUR)
     chosen = last > first
@@ -230,22 +233,34 @@ def name_ends(starts: TimeArray, frequency: str, calendar: str) -> bool:
     full = known[first] >= opens + HOUR
     after_close = known[last - 1] >= closes
     ends = after_close & ~at_open & (full | (known[last - 1] == closes))
-    return bool(ends.mean() >= MOSTLY)
+    if ends.mean() < MOSTLY:
+        return False
+    # stamps of another zone stand at closes too, and outside the sessions before and after
+    return bool(in_session(starts_of_ends(known, frequency, calendar), frequency, calendar).mean() >= MOSTLY)
 
 
 def starts_of_ends(ends: TimeArray, frequency: str, calendar: str) -> TimeArray:
-    """[K] the starts of bars stamped at their ends: a day or an hour earlier, but not before the session's open."""
+    """[K] the starts of bars stamped at their ends: a day or an hour earlier, but not before the session's open
+    or the end of its lunch break."""
     if frequency == "1Day":
         return ends - np.timedelta64(1, "D")
+    ends = _whole_minutes(ends)
     known = np.unique(ends[~np.isnat(ends)])
     days = schedule(calendar, ends)
-    place = np.maximum(np.searchsorted(days.open, ends) - 1, 0)
-    within = (days.open[place] < ends) & (ends <= days.close[place])
-    starts = np.where(within, np.maximum(ends - HOUR, days.open[place]), ends - HOUR)
-    # a last bar that the close cut short begins where the one before it ends
+    place = np.maximum(np.searchsorted(days.part_open, ends) - 1, 0)
+    within = (days.part_open[place] < ends) & (ends <= days.part_close[place])
+    starts = np.where(within, np.maximum(ends - HOUR, days.part_open[place]), ends - HOUR)
+    # a last bar that the close or the lunch break cut short begins where the one before it ends
     before = known[np.maximum(np.searchsorted(known, ends) - 1, 0)]
-    cut = within & (ends == days.close[place]) & (before > starts) & (before < ends)
+    cut = within & (ends == days.part_close[place]) & (before > starts) & (before < ends)
     return np.where(cut, before, starts)
+
+
+def _whole_minutes(moments: TimeArray) -> TimeArray:
+    """Moments with the last second of a minute made the next minute: 10:59:59 and 10:59:59.999 are the end at 11:00."""
+    minute = moments.astype("datetime64[m]").astype("datetime64[us]")
+    last = moments - minute >= np.timedelta64(59, "s")
+    return np.where(last, minute + np.timedelta64(1, "m"), moments)
 
 
 def row_of(values: pd.Series, mask: BoolArray) -> str:

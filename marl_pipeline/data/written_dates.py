@@ -30,6 +30,8 @@ EXCEL = "excel"
 EXCEL_DAYS = (15_000.0, 60_000.0)
 """1941 to 2064, in days of a spreadsheet."""
 
+YEARS = (1800, 2200)
+"""Years that a market can be of; 0024 is a year that lost its century."""
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 MONTH = (
     r"(?P<mon>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
@@ -288,7 +290,7 @@ def _month(fields: Any) -> Any:
 
 def _day(year: Any, month: Any, day: Any) -> TimeArray:
     """[K] datetime64[us], NaT where the calendar has no such day."""
-    fits = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    fits = (year >= YEARS[0]) & (year <= YEARS[1]) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
     months = ((np.where(fits, year, 1970) - 1970) * 12 + np.where(fits, month, 1) - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (np.where(fits, day, 1) - 1).astype("timedelta64[D]")
     fits &= days.astype("datetime64[M]") == months

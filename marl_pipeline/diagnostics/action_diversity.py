@@ -19,7 +19,7 @@ COLLAPSED = 0.95
 
 @dataclass(frozen=True)
 class ActionDiversity:
-    """Of the decisions of symbols in play; a decision is free where more than HOLD was allowed.
+    """Of the decisions of symbols in the universe; a decision is free where more than HOLD was allowed.
 
     Attributes:
         free: share of the decisions that were free.

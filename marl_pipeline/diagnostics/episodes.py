@@ -40,7 +40,7 @@ COLUMNS: Mapping[str, Column] = {
     "session": Column("int32", "session of that bar, counted from the first bar of the market"),
     "timestamp": Column("time", "start of that bar, UTC"),
     "symbol": Column("name", "who decided"),
-    "playing": Column("bool", "the symbol was in play and its account alive"),
+    "playing": Column("bool", "the symbol was in the universe and its account alive"),
     "choice": Column("bool", "more than HOLD was allowed"),
     "chosen": Column("name", "action chosen"),
     "executed": Column("name", "action executed: HOLD where the mask refused the chosen one"),

@@ -27,7 +27,7 @@ MONEY: tuple[str, ...] = ("price_pnl", "commission", "slippage", "borrow", "inte
 
 
 @dataclass(frozen=True)
-class Moment:
+class SimulatorStep:
     """One step, as an invariant reads it."""
 
     environment: TradingEnv
@@ -105,10 +105,10 @@ def smoke(
     rounds = -(-steps // num_envs)
     for step in episode_steps(environment, Memoryless(act), environment.reset(), restart=True, steps=rounds):
         assert environment.ledger is not None
-        moment = Moment(environment, before, environment.book, environment.ledger, step.after)
+        simulated = SimulatorStep(environment, before, environment.book, environment.ledger, step.after)
         for name, broken in INVARIANTS.items():
-            result.violations[name] += int(broken(moment).sum())
-        result.worst_identity = max(result.worst_identity, float(_identity_gap(moment).max()))
+            result.violations[name] += int(broken(simulated).sum())
+        result.worst_identity = max(result.worst_identity, float(_identity_gap(simulated).max()))
         for name in MONEY:
             result.magnitudes[name] += float(step.after.info[name].abs().mean()) / params.initial_cash * 1e4
         for group, log in environment.rewards.logs.items():
@@ -127,84 +127,84 @@ def smoke(
 # Each says where it is broken, as a tensor of bool.
 
 
-def _identity_gap(moment: Moment) -> Tensor:
-    ledger, pool = moment.ledger, moment.environment.rules.pool
+def _identity_gap(simulated: SimulatorStep) -> Tensor:
+    ledger, pool = simulated.ledger, simulated.environment.rules.pool
     explained = pool(ledger.price_pnl - ledger.commission - ledger.slippage) - ledger.borrow + ledger.interest
-    scale = moment.before.equity.abs().clamp(min=1.0)
-    return (moment.after.equity - moment.before.equity - explained).abs() / scale
+    scale = simulated.before.equity.abs().clamp(min=1.0)
+    return (simulated.after.equity - simulated.before.equity - explained).abs() / scale
 
 
-def _identity(moment: Moment) -> Tensor:
-    return _identity_gap(moment) > TOLERANCE
+def _identity(simulated: SimulatorStep) -> Tensor:
+    return _identity_gap(simulated) > TOLERANCE
 
 
-def _sums(moment: Moment) -> Tensor:
-    book = moment.after
-    gap = (book.cash + moment.environment.rules.pool(book.value) - book.equity).abs()
+def _sums(simulated: SimulatorStep) -> Tensor:
+    book = simulated.after
+    gap = (book.cash + simulated.environment.rules.pool(book.value) - book.equity).abs()
     return gap > TOLERANCE * book.equity.abs().clamp(min=1.0)
 
 
-def _short_or_in_debt(moment: Moment) -> Tensor:
-    rules, book = moment.environment.rules, moment.after
+def _short_or_in_debt(simulated: SimulatorStep) -> Tensor:
+    rules, book = simulated.environment.rules, simulated.after
     debt = (book.cash < -TOLERANCE * book.equity.abs().clamp(min=1.0)) & (not rules.leveraged)
     short = (book.shares < 0.0) & (not rules.shorting)
     return torch.cat([short.flatten(), debt.flatten()])
 
 
-def _over_the_cap(moment: Moment) -> Tensor:
-    ledger, rules = moment.ledger, moment.environment.rules
+def _over_the_cap(simulated: SimulatorStep) -> Tensor:
+    ledger, rules = simulated.ledger, simulated.environment.rules
     value = ledger.holding.abs() * ledger.price
-    return _grown(moment) & (value > rules.cap * ledger.fill_equity * (1.0 + TOLERANCE))
+    return _grown(simulated) & (value > rules.cap * ledger.fill_equity * (1.0 + TOLERANCE))
 
 
-def _grown(moment: Moment) -> Tensor:
+def _grown(simulated: SimulatorStep) -> Tensor:
     """Positions that a fill opened or enlarged."""
-    return moment.ledger.holding.abs() > moment.before.shares.abs()
+    return simulated.ledger.holding.abs() > simulated.before.shares.abs()
 
 
-def _over_the_volume(moment: Moment) -> Tensor:
-    capacity = moment.environment.market.capacity[moment.before.bar]
-    return (moment.ledger.shares.abs() > capacity * (1.0 + TOLERANCE)) & ~moment.ledger.closed
+def _over_the_volume(simulated: SimulatorStep) -> Tensor:
+    capacity = simulated.environment.market.capacity[simulated.before.bar]
+    return (simulated.ledger.shares.abs() > capacity * (1.0 + TOLERANCE)) & ~simulated.ledger.closed
 
 
-def _over_the_turnover(moment: Moment) -> Tensor:
-    ledger, rules, before = moment.ledger, moment.environment.rules, moment.before
+def _over_the_turnover(simulated: SimulatorStep) -> Tensor:
+    ledger, rules, before = simulated.ledger, simulated.environment.rules, simulated.before
     own = rules.pool((ledger.shares.abs() * ledger.price) * (~ledger.closed))
     turnover_left = (rules.turnover - before.turnover).clamp(min=0.0) * ledger.fill_equity
     forced = before.halt == rules.liquidating
     return (own > turnover_left * (1.0 + TOLERANCE) + TOLERANCE) & ~forced & (not rules.leveraged)
 
 
-def _too_many_positions(moment: Moment) -> Tensor:
-    rules = moment.environment.rules
+def _too_many_positions(simulated: SimulatorStep) -> Tensor:
+    rules = simulated.environment.rules
     if not rules.pooled:
-        return torch.zeros_like(moment.after.alive)
-    held, was = ((book.value != 0.0).sum(-1) for book in (moment.after, moment.before))
+        return torch.zeros_like(simulated.after.alive)
+    held, was = ((book.value != 0.0).sum(-1) for book in (simulated.after, simulated.before))
     return held > torch.maximum(was, torch.full_like(was, rules.open_positions))
 
 
-def _untradable(moment: Moment) -> Tensor:
-    fillable = moment.environment.market.fillable[moment.after.bar]
-    return (moment.ledger.shares != 0.0) & ~fillable & ~moment.ledger.closed
+def _untradable(simulated: SimulatorStep) -> Tensor:
+    fillable = simulated.environment.market.fillable[simulated.after.bar]
+    return (simulated.ledger.shares != 0.0) & ~fillable & ~simulated.ledger.closed
 
 
-def _halted_buys(moment: Moment) -> Tensor:
-    blocked = moment.environment.rules.blocked(moment.before.halt)
-    return _grown(moment) & blocked
+def _halted_buys(simulated: SimulatorStep) -> Tensor:
+    blocked = simulated.environment.rules.blocked(simulated.before.halt)
+    return _grown(simulated) & blocked
 
 
-def _not_a_number(moment: Moment) -> Tensor:
-    reported = [step.reward for step in moment.timestep.groups.values()]
-    for step in moment.timestep.groups.values():
+def _not_a_number(simulated: SimulatorStep) -> Tensor:
+    reported = [step.reward for step in simulated.timestep.groups.values()]
+    for step in simulated.timestep.groups.values():
         reported += [value for value in step.observation.values() if value.is_floating_point()]
-    return torch.stack([~torch.isfinite(value).all() for value in [*reported, moment.timestep.state]])
+    return torch.stack([~torch.isfinite(value).all() for value in [*reported, simulated.timestep.state]])
 
 
-def _nothing_allowed(moment: Moment) -> Tensor:
-    return torch.cat([~step.action_mask.any(-1).flatten() for step in moment.timestep.groups.values()])
+def _nothing_allowed(simulated: SimulatorStep) -> Tensor:
+    return torch.cat([~step.action_mask.any(-1).flatten() for step in simulated.timestep.groups.values()])
 
 
-INVARIANTS: dict[str, Callable[[Moment], Tensor]] = {
+INVARIANTS: dict[str, Callable[[SimulatorStep], Tensor]] = {
     "equity changes by price P&L - commission - slippage - borrow fee + interest": _identity,
     "equity is cash plus positions": _sums,
     "no shares are sold short and no cash is owed unless allowed": _short_or_in_debt,

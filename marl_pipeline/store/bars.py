@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from marl_pipeline.data.companions import TABLES, Companions
+from marl_pipeline.data.matching import refuse_case_clash
 from marl_pipeline.data.schema import COLUMNS, TIMESTAMP_DTYPE
 from marl_pipeline.errors import UserError
 
@@ -44,10 +45,7 @@ def save_bars(folder: Path, bars: pd.DataFrame, frequency: str) -> None:
         UserError: two symbols differ by case only (one folder on some systems).
     """
     names = sorted(bars["symbol"].unique())
-    lower = pd.Series(names).str.lower()
-    if lower.duplicated().any():
-        clash = [name for name in names if name.lower() == lower[lower.duplicated()].iloc[0]]
-        raise UserError(f"bars: symbols {' and '.join(clash)} differ by case only; rename one")
+    refuse_case_clash(names)
     codes = pd.Categorical(bars["symbol"], categories=names).codes
     by_symbol = bars.groupby(codes, sort=True).indices
     for code, name in enumerate(names):

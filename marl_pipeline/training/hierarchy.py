@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from marl_pipeline.agents.curriculum import episode_starts, symbols_in_play
+from marl_pipeline.agents.curriculum import episode_starts, stage_universe
 from marl_pipeline.agents.hierarchy import Hierarchy, HierarchySettings, Tier
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.common.algorithm import Policy
@@ -85,7 +85,7 @@ def net_log_growth(environment: TradingEnv, policy: Policy) -> Tensor:
     """Returns what the policy's mode earns over one pass of the environment's span, after all costs, [1] float64.
 
     Whatever reward the environment pays, this is the net one: the sum of the changes of log equity; in accounts mode
-    the mean over the symbols in play.
+    the mean over the symbols in the universe.
     """
     total = torch.zeros((), dtype=torch.float64, device=environment.device)
     for _ in episode_steps(environment, policy, environment.reset()):
@@ -125,7 +125,7 @@ def train_symbol_agents(
                     num_envs=num_envs,
                     episode=episode,
                     start_bars=episode_starts(volatility, train_span, episode, stage),
-                    symbols=symbols_in_play(liquid, stage),
+                    symbols=stage_universe(liquid, stage),
                     random_directives=True,
                     seed=stream_seed(environment_seed, f"curriculum {number} environment"),
                 )

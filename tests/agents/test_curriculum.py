@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from marl_pipeline.agents.curriculum import episode_starts, symbols_in_play
+from marl_pipeline.agents.curriculum import episode_starts, stage_universe
 from marl_pipeline.config import CurriculumStageParams
 from marl_pipeline.data.windows import Span
 from marl_pipeline.errors import UserError
@@ -15,9 +15,9 @@ def stage(symbols=1.0, calm=1.0):
 
 def test_the_most_liquid_symbols_play_first():
     liquidity = np.array([3.0, np.nan, 9.0, 1.0])
-    assert symbols_in_play(liquidity, stage(symbols=0.5)).tolist() == [True, False, True, False]
-    assert symbols_in_play(liquidity, stage(symbols=0.01)).tolist() == [False, False, True, False]
-    assert symbols_in_play(liquidity, stage()).all()
+    assert stage_universe(liquidity, stage(symbols=0.5)).tolist() == [True, False, True, False]
+    assert stage_universe(liquidity, stage(symbols=0.01)).tolist() == [False, False, True, False]
+    assert stage_universe(liquidity, stage()).all()
 
 
 def test_episodes_start_in_calm_bars_and_end_inside_the_span():

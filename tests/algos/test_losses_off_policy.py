@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.inputs import DenseInputs
-from marl_pipeline.algos.common.replay import Decisions, Scene, Seen, Taken, Windows
+from marl_pipeline.algos.common.replay import ActionOutcome, Decisions, GroupObservation, JointObservation, Windows
 from marl_pipeline.algos.idqn import IDQN, IDQNSettings
 from marl_pipeline.algos.maddpg import MADDPG, MADDPGSettings, View
 from marl_pipeline.algos.qmix import QMIX, QMIXSettings
@@ -65,13 +65,13 @@ class Table(nn.Module):
         return self.values.expand(*rows.shape[:-2], *self.values.shape[-2:]), None
 
 
-def seen(*leading: int, mask: list | None = None, acts: list | None = None) -> Seen:
+def seen(*leading: int, mask: list | None = None, acts: list | None = None) -> GroupObservation:
     allowed = torch.ones(*leading, 2, 3, dtype=torch.bool)
     if mask is not None:
         allowed = allowed & torch.tensor(mask)
     live = torch.ones(*leading, 2, dtype=torch.bool)
     deciding = live if acts is None else torch.tensor(acts)
-    return Seen({"x": torch.zeros(*leading, 2, 1)}, allowed, deciding, live, torch.zeros_like(live))
+    return GroupObservation({"x": torch.zeros(*leading, 2, 1)}, allowed, deciding, live, torch.zeros_like(live))
 
 
 def idqn(**changes: object) -> IDQN:
@@ -173,8 +173,8 @@ def window(terminated: tuple[bool, bool] = (False, False), valid: tuple[bool, bo
     nothing = torch.zeros(2, 1, dtype=torch.bool)
     acts = [[[True, True]], [[True, False]], [[True, True]]]
     return Windows(
-        scene=Scene({"pair": seen(3, 1, mask=[True, True, False], acts=acts)}, torch.zeros(3, 1, 1)),
-        taken={"pair": Taken(torch.tensor([[[0, 0]], [[1, 1]]]), torch.zeros(2, 1, 2), torch.ones(2, 1, 2))},
+        observations=JointObservation({"pair": seen(3, 1, mask=[True, True, False], acts=acts)}, torch.zeros(3, 1, 1)),
+        outcomes={"pair": ActionOutcome(torch.tensor([[[0, 0]], [[1, 1]]]), torch.zeros(2, 1, 2), torch.ones(2, 1, 2))},
         team_reward=torch.tensor([[1.0], [2.0]]),
         terminated=torch.tensor(terminated).unsqueeze(-1),
         truncated=nothing,

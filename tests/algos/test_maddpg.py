@@ -30,7 +30,7 @@ def settings(**overrides):
     small = {
         "network": NETWORK, "actor_optimizer": optimizer, "critic_optimizer": optimizer, "batch": 64,
         "gradient_steps": 1, "buffer_size": 4000,
-        "learning_starts": 128, "gamma": 0.5, "target_rate": 0.05, "temperature": 1.0,
+        "learning_starts": 128, "gamma": 0.5, "target": {"rate": 0.05}, "temperature": 1.0,
     }  # fmt: skip
     return preset(MADDPGSettings, "maddpg", small | overrides)
 
@@ -304,7 +304,7 @@ def test_the_critics_see_every_group():
 
 
 def test_actors_and_targets_move_at_every_second_update_if_the_delay_is_two():
-    agent = learner(learning_starts=64, gradient_steps=1, policy_delay=2, target_rate=0.25)
+    agent = learner(learning_starts=64, gradient_steps=1, policy_delay=2, target={"rate": 0.25})
     pairs = ((agent.target_actors, agent.policy.module), (agent.target_critics, agent.critics))
 
     def weights(module):

@@ -34,7 +34,7 @@ def test_memory_is_forgotten_where_an_episode_starts():
     collecting.collect(3 * EPISODE + 2)
     position = replay.draw(300, 1, torch.Generator().manual_seed(0))
     got = replay.windows(position, 1)
-    steps = got.scene.state[0, :, 0] * EPISODE  # the state of this game is its clock
+    steps = got.observations.state[0, :, 0] * EPISODE  # the state of this game is its clock
     valid = got.valid[0]
     assert 100 < int(valid.sum()) < 300
     assert torch.equal(got.memory["boss"][valid, 0, 0], steps[valid])
@@ -46,5 +46,5 @@ def test_the_return_is_that_of_the_episodes_that_ended():
     reported = collecting.collect(1)["train_return"]
     position = torch.arange(4)
     whole = replay.windows(position, EPISODE)
-    earned = sum(taken.reward.sum() for taken in whole.taken.values()) / 4
+    earned = sum(taken.reward.sum() for taken in whole.outcomes.values()) / 4
     assert reported == pytest.approx(float(earned))

@@ -171,7 +171,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_teams_value(changes):
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     position = algorithm._replay.draw(12, s.window, torch.Generator().manual_seed(0))
     w = algorithm._replay.windows(position, s.window)
-    rows = {group: algorithm._inputs(group, seen.observation) for group, seen in w.scene.groups.items()}
+    rows = {group: algorithm._inputs(group, seen.observation) for group, seen in w.observations.groups.items()}
     loss, q_mean = (value.detach() for value in algorithm._losses(w, rows))
     total, mean, count = 0.0, 0.0, 0
     for b in range(12):
@@ -201,7 +201,7 @@ def reference_team(algorithm, w, rows, b):
             store[group] = []
             for k in range(length + 1):
                 row = rows[group][k : k + 1, b : b + 1]
-                present = w.scene.groups[group].present[k : k + 1, b : b + 1]
+                present = w.observations.groups[group].present[k : k + 1, b : b + 1]
                 state = None
                 if memory is not None:
                     state = RecurrentState(memory, torch.zeros(1, 1, dtype=torch.bool), present)
@@ -212,17 +212,17 @@ def reference_team(algorithm, w, rows, b):
     team, next_value = [], []
     for k in range(length):
         chosen, best = [], []
-        for group, seen in w.scene.groups.items():
+        for group, seen in w.observations.groups.items():
             for agent in range(rows[group].shape[2]):
-                action = int(w.taken[group].action[k, b, agent])
+                action = int(w.outcomes[group].action[k, b, agent])
                 chosen.append(float(values[group][k][agent, action]) if seen.acts[k, b, agent] else 0.0)
                 picker = values if algorithm._settings.double else old_values
                 allowed = [a for a, ok in enumerate(seen.action_mask[k + 1, b, agent].tolist()) if ok]
                 pick = max(allowed, key=lambda a: float(picker[group][k + 1][agent, a]))
                 best.append(float(old_values[group][k + 1][agent, pick]) if seen.acts[k + 1, b, agent] else 0.0)
         mix, old_mix = algorithm._learned["mixer"], algorithm._target["mixer"]
-        team.append(float(mix(torch.tensor(chosen), w.scene.state[k, b])))
-        next_value.append(float(old_mix(torch.tensor(best), w.scene.state[k + 1, b])))
+        team.append(float(mix(torch.tensor(chosen), w.observations.state[k, b])))
+        next_value.append(float(old_mix(torch.tensor(best), w.observations.state[k + 1, b])))
     return team, next_value
 
 

@@ -1,4 +1,4 @@
-"""The replay gives back what happened: compared with a diary of plain lists, step by step."""
+"""The replay gives back what happened: compared with a record of plain lists, step by step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def filled(steps, buffer_size, **options):
     return play(Wild(ENVS, 0), lambda env, first: Replay(env, first, buffer_size=buffer_size, **options), steps)
 
 
-def located(replay, diary):
+def located(replay, record):
     """Position -> (environment, step number) of every transition that the replay should still hold, and of final rows
     None."""
     places = {}
-    for e, steps in enumerate(diary.environments):
+    for e, steps in enumerate(record.environments):
         row, rows = 0, []
         for number, step in enumerate(steps):
             rows.append((row, number))
@@ -35,12 +35,12 @@ def located(replay, diary):
     return places
 
 
-def settled(places, diary, look_ahead):
+def settled(places, record, look_ahead):
     """Those with `look_ahead` steps after them, for which no reference has to look beyond the present."""
     return {
         position: (e, number)
         for position, (e, number) in places.items()
-        if number is not None and number + look_ahead <= len(diary.environments[e])
+        if number is not None and number + look_ahead <= len(record.environments[e])
     }
 
 
@@ -52,15 +52,15 @@ def test_the_present_row_ends_nothing_whatever_it_overwrote(steps):
 
 
 @pytest.mark.parametrize(("steps", "buffer_size"), [(7, 100), (60, 100), (61, 100)])
-def test_transitions_are_those_of_the_diary(steps, buffer_size):
-    replay, diary = filled(steps, buffer_size)
-    places = settled(located(replay, diary), diary, 1)
+def test_transitions_are_those_of_the_record(steps, buffer_size):
+    replay, record = filled(steps, buffer_size)
+    places = settled(located(replay, record), record, 1)
     assert len(places) > 20
     position = torch.tensor(list(places))
     got = replay.transitions(position, n=1, gamma=GAMMA)
     assert got.valid.all()
     for i, (e, number) in enumerate(places.values()):
-        step = diary.environments[e][number]
+        step = record.environments[e][number]
         assert torch.equal(got.now.state[i], step.before.state)
         assert got.team_returns[i] == step.after.team_reward
         assert got.team_factor[i] == (0.0 if step.after.terminated else torch.tensor(GAMMA))
@@ -84,12 +84,12 @@ def test_transitions_are_those_of_the_diary(steps, buffer_size):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_n_step_returns_of_the_team_stop_where_an_episode_does(n):
-    replay, diary = filled(60, 100)
-    places = settled(located(replay, diary), diary, n)
+    replay, record = filled(60, 100)
+    places = settled(located(replay, record), record, n)
     got = replay.transitions(torch.tensor(list(places)), n=n, gamma=GAMMA)
     for i, (e, number) in enumerate(places.values()):
         team, factor, reward, alive = 0.0, 1.0, torch.zeros(2), torch.ones(2)
-        for step in diary.environments[e][number : number + n]:
+        for step in record.environments[e][number : number + n]:
             team += factor * float(step.after.team_reward)
             factor *= GAMMA * (1.0 - float(step.after.terminated))
             reward = reward + alive * step.after.groups["a"].reward
@@ -108,14 +108,14 @@ def test_n_step_returns_of_the_team_stop_where_an_episode_does(n):
 @pytest.mark.parametrize(("n", "look_ahead"), [(1, 1), (1, 4), (3, 3), (3, 6)])
 @pytest.mark.parametrize("group", ["a", "b"])
 def test_every_agent_runs_to_its_own_next_decision(n, look_ahead, group):
-    replay, diary = filled(60, 100)
-    places = settled(located(replay, diary), diary, look_ahead)
+    replay, record = filled(60, 100)
+    places = settled(located(replay, record), record, look_ahead)
     got = replay.decisions(group, torch.tensor(list(places)), n=n, look_ahead=look_ahead, gamma=GAMMA)
     found = 0
     for i, (e, number) in enumerate(places.values()):
-        for agent in range(replay._seen[group].acts.shape[1]):
-            returns, factor, later = reference_decision(diary.environments[e], number, group, agent, n, look_ahead)
-            decided = bool(diary.environments[e][number].before.groups[group].acts[agent])
+        for agent in range(replay._observations[group].acts.shape[1]):
+            returns, factor, later = reference_decision(record.environments[e], number, group, agent, n, look_ahead)
+            decided = bool(record.environments[e][number].before.groups[group].acts[agent])
             assert bool(got.valid[i, agent]) == (decided and later is not None)
             if got.valid[i, agent]:
                 found += 1
@@ -141,11 +141,11 @@ def reference_decision(steps, number, group, agent, n, look_ahead):
 
 def test_windows_hold_consecutive_steps_and_mark_the_ends():
     length = 6
-    replay, diary = filled(60, 100)
+    replay, record = filled(60, 100)
     row = torch.arange(int(replay.written.min()) - 20, int(replay.written.min()) - length)
     position = torch.cat([replay.position(r.expand(ENVS)) for r in row])
     got = replay.windows(position, length)
-    places = located(replay, diary)
+    places = located(replay, record)
     seen_truncated = seen_end = 0
     for i, start in enumerate(position.tolist()):
         for k in range(length):
@@ -155,16 +155,16 @@ def test_windows_hold_consecutive_steps_and_mark_the_ends():
             if number is None:
                 assert got.ends[k, i]
                 continue
-            step = diary.environments[e][number]
+            step = record.environments[e][number]
             assert got.team_reward[k, i] == step.after.team_reward
-            assert torch.equal(got.taken["a"].action[k, i], step.actions["a"])
-            assert torch.equal(got.taken["a"].reward[k, i], step.after.groups["a"].reward)
+            assert torch.equal(got.outcomes["a"].action[k, i], step.actions["a"])
+            assert torch.equal(got.outcomes["a"].reward[k, i], step.after.groups["a"].reward)
             assert bool(got.terminated[k, i]) == bool(step.after.terminated)
             assert bool(got.truncated[k, i]) == bool(step.after.truncated)
             assert bool(got.ends[k, i]) == bool(step.after.terminated)
-            assert torch.equal(got.scene.state[k, i], step.before.state)
+            assert torch.equal(got.observations.state[k, i], step.before.state)
             if not step.after.terminated:
-                assert torch.equal(got.scene.state[k + 1, i], step.after.state)
+                assert torch.equal(got.observations.state[k + 1, i], step.after.state)
             seen_truncated += bool(step.after.truncated)
             seen_end += bool(step.after.terminated)
     assert seen_truncated > 5
@@ -173,8 +173,8 @@ def test_windows_hold_consecutive_steps_and_mark_the_ends():
 
 @pytest.mark.parametrize("stride", [1, 3])
 def test_windows_start_with_the_memory_of_the_acting_policy(stride):
-    replay, diary = filled(60, 100, memory={"a": 1}, stride=stride)
-    places = located(replay, diary)
+    replay, record = filled(60, 100, memory={"a": 1}, stride=stride)
+    places = located(replay, record)
     position = replay.draw(200, 2, torch.Generator().manual_seed(0))
     got = replay.windows(position, 2).memory["a"]
     checked = 0
@@ -182,14 +182,14 @@ def test_windows_start_with_the_memory_of_the_acting_policy(stride):
         e, number = places[start]
         if number is not None:
             checked += 1
-            assert torch.equal(got[i], diary.environments[e][number].memory["a"])
+            assert torch.equal(got[i], record.environments[e][number].memory["a"])
     assert checked > 100
 
 
 @pytest.mark.parametrize("steps", [10, 60])
 def test_draws_are_uniform_over_what_may_be_drawn(steps):
     look_ahead = 3
-    replay, diary = filled(steps, 100)
+    replay, record = filled(steps, 100)
     drawn = replay.draw(40_000, look_ahead, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=replay.rows * ENVS)
     written = replay.written.tolist()
@@ -200,7 +200,7 @@ def test_draws_are_uniform_over_what_may_be_drawn(steps):
         assert counts[torch.tensor(allowed)].sum() == of_environment, "a row was drawn that may not be"
         assert of_environment == pytest.approx(40_000 / ENVS, rel=0.05)
         assert counts[torch.tensor(allowed)].min() > 0.7 * of_environment / len(allowed)
-    assert counts[[p for p in range(len(counts)) if p not in located(replay, diary)]].sum() == 0
+    assert counts[[p for p in range(len(counts)) if p not in located(replay, record)]].sum() == 0
 
 
 def test_drawing_too_early_is_refused():

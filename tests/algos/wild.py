@@ -1,4 +1,4 @@
-"""An environment in which everything happens that the protocol allows, at random, and a diary of it in plain lists."""
+"""An environment in which everything happens that the protocol allows, at random, and a record of it in plain lists."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Step:
 
 
 @dataclass
-class Diary:
+class EpisodeRecord:
     """`environments[e]` is the list of the steps of environment e."""
 
     environments: list[list[Step]] = field(default_factory=list)
@@ -159,18 +159,18 @@ class Whim:
 
 
 def play(env: Wild, replay_of, steps: int, policy: Policy | None = None, seed: int = 0):
-    """Fills a replay and a diary with the same steps; `replay_of(env, first)` makes the replay."""
+    """Fills a replay and a record with the same steps; `replay_of(env, first)` makes the replay."""
     policy = policy or Whim()
-    timestep, memory, diary = env.reset(), policy.start(env.num_envs), Diary()
+    timestep, memory, record = env.reset(), policy.start(env.num_envs), EpisodeRecord()
     replay = replay_of(env, timestep)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         actions, then = policy.act(timestep, memory, generator)
         after = env.step(actions)
-        diary.write(timestep, actions, after, memory)
+        record.write(timestep, actions, after, memory)
         resumed = after
         if bool(after.done.any()):
             resumed, then = env.reset(after.done), forget(then, after.done)
         replay.add(actions, after, resumed, then)
         timestep, memory = resumed, then
-    return replay, diary
+    return replay, record

@@ -40,14 +40,27 @@ def written(style: str) -> list[str]:
         "epoch of New York's midnight": [
             str(int(day.tz_localize("America/New_York").timestamp() * 1000)) for day in DAYS
         ],
+        **{
+            f"midnight {zone.split('/')[1]} in UTC": [
+                day.tz_localize(zone).tz_convert("UTC").isoformat() for day in DAYS
+            ]
+            for zone in ("Asia/Tokyo", "Asia/Shanghai", "Asia/Kolkata", "Australia/Sydney")
+        },
+        "open in New York": [opened(day).isoformat() for day in DAYS],
+        "open in New York as epoch": [str(int(opened(day).timestamp())) for day in DAYS],
     }
     return styles[style]
+
+
+def opened(day: pd.Timestamp) -> pd.Timestamp:
+    return (day + pd.Timedelta("9h30min")).tz_localize("America/New_York")
 
 
 DATE_STYLES = (
     "date", "slashed", "integer", "midnight without a zone", "midnight UTC", "midnight New York",
     "midnight New York in UTC", "midnight Berlin", "midnight Berlin in UTC", "midnight Shanghai", "epoch",
-    "epoch of New York's midnight",
+    "epoch of New York's midnight", "midnight Tokyo in UTC", "midnight Shanghai in UTC", "midnight Kolkata in UTC",
+    "midnight Sydney in UTC", "open in New York", "open in New York as epoch",
 )  # fmt: skip
 
 
@@ -67,7 +80,8 @@ def test_a_date_counts_from_its_own_exchange_close_whatever_midnight_it_carries(
     vix = load_vix(data_params(vix=str(tmp_path / "vix.csv")))
     closes = pd.DatetimeIndex(session_closes(DAYS, "XNYS")).tz_localize("UTC")
     assert vix["available_at"].tolist() == (closes + pd.Timedelta("15min")).tolist()
-    assert vix["timestamp"].tolist() == DAYS.tz_localize("UTC").tolist()
+    if not style.startswith("open"):
+        assert vix["timestamp"].tolist() == DAYS.tz_localize("UTC").tolist()
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Europe/Berlin", "Asia/Tokyo"])
@@ -125,6 +139,16 @@ def test_a_lag_that_ends_inside_the_month_it_measures_is_refused(tmp_path: Path)
         macro_of(tmp_path, text, availability=short)
     macro = macro_of(tmp_path, text, availability=params.availability.model_copy(update={"macro": "45D"}))
     assert macro["available_at"].iloc[-1] == utc("2021-04-15T21:00")[0]
+
+
+@pytest.mark.parametrize(("months", "lag"), [(1, "45D"), (3, "120D"), (12, "400D")])
+def test_the_lag_that_a_refusal_names_is_one_that_is_taken(tmp_path: Path, months: int, lag: str) -> None:
+    days = pd.date_range("2015-01-01", periods=6, freq=pd.DateOffset(months=months))
+    text = "date,x\n" + "".join(f"{day:%Y-%m-%d},1\n" for day in days)
+    with pytest.raises(UserError, match=rf"\{{x: {lag}, '\*': 1D\}}"):
+        macro_of(tmp_path, text)
+    named = data_params().availability.model_copy(update={"macro": {"x": lag, "*": "1D"}})
+    assert len(macro_of(tmp_path, text, availability=named)) == 6
 
 
 def test_the_lag_of_each_column_is_its_own(tmp_path: Path) -> None:

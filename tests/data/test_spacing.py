@@ -34,6 +34,8 @@ def measured(moments: np.ndarray, frequency: str, symbol: str = "AAA") -> None:
         (DAYS[::5], "1Day", "a week apart"),
         (DAYS[::5], "1Hour", "a week apart"),
         (np.delete(DAYS[::5], np.arange(3, 110, 7)), "1Day", "a week apart"),
+        (np.delete(DAYS[::5], np.s_[3::5]), "1Day", "a week apart"),
+        (np.delete(DAYS[::5], np.s_[3::5]), "1Hour", "a week apart"),
         (np.arange("2010-01", "2015-01", dtype="datetime64[M]").astype("datetime64[us]"), "1Day", "a month apart"),
         (np.arange("2010-01", "2015-01", 3, dtype="datetime64[M]").astype("datetime64[us]"), "1Day", "a quarter apart"),
     ],
@@ -51,7 +53,7 @@ def test_bars_of_the_frequency_itself_are_not(calendar: str) -> None:
     measured(expected_grid("2021-01-03", "2023-03-31", "1Day", calendar), "1Day")
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.3, 0.5, 0.9])
 def test_thinly_traded_symbols_are_not(share: float) -> None:
     rng = np.random.default_rng(0)
     for moments, frequency in ((HOURS, "1Hour"), (DAYS, "1Day")):

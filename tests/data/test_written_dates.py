@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from marl_pipeline.data.calendar import expected_grid, known_at
 from marl_pipeline.data.timestamps import Stamps, localise, name_ends, parse_timestamps, starts_of_ends
 from marl_pipeline.errors import UserError
 
@@ -71,6 +72,7 @@ def test_the_order_of_day_and_month_is_one_for_all_rows(zone: str, mark: str) ->
         (("1.67253E+12", "1.67253E+12"), "(digits are lost)"),
         (("201001", "201002"), "may be YYYYMM or YYMMDD"),
         (("2021-01-04 10:00 EST",), "is not a timestamp"),
+        (("01/13/0021", "01/14/0021"), "'01/13/0021' in row 1 is not a timestamp"),
         (("2021-01-04 25:00",), "is not a timestamp"),
         (("2021-01-04 13:00 PM",), "is not a timestamp"),
         (("2021-02-29",), "is not a timestamp"),
@@ -200,6 +202,22 @@ def test_stamps_that_name_ends_are_recognised_and_moved(grid: str) -> None:
     assert not name_ends(starts, "1Hour", "XNYS")
     assert name_ends(ends, "1Hour", "XNYS")
     assert (starts_of_ends(ends, "1Hour", "XNYS") == starts).all()
+
+
+def test_starts_in_a_wrong_zone_are_not_called_ends() -> None:
+    starts = expected_grid("2024-01-02", "2024-03-01", "1Hour", "XNYS")
+    assert not name_ends(starts + np.timedelta64(5, "h"), "1Hour", "XNYS")
+    assert not name_ends(starts - np.timedelta64(5, "h"), "1Hour", "XNYS")
+
+
+@pytest.mark.parametrize("calendar", ["XNYS", "XTKS", "XHKG", "XSHG", "24/7", "CMES"])
+@pytest.mark.parametrize("before", [1_000_000, 1_000, 1])
+def test_the_last_second_of_an_hour_is_its_end(calendar: str, before: int) -> None:
+    starts = expected_grid("2024-03-04", "2024-03-15", "1Hour", calendar)
+    ends = np.minimum(starts + np.timedelta64(1, "h"), known_at(starts, "1Hour", calendar))
+    late = ends - np.timedelta64(before, "us")
+    assert name_ends(late, "1Hour", calendar)
+    assert (starts_of_ends(late, "1Hour", calendar) == starts).all()
 
 
 def test_a_bar_that_the_close_cut_short_starts_where_the_one_before_ends() -> None:

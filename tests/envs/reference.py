@@ -125,12 +125,12 @@ class PlainGame:
         market: PlainMarket,
         pooled: bool,
         start: int,
-        in_play: list[bool] | None = None,
+        in_universe: list[bool] | None = None,
         account_of: list[int] | None = None,
         least: float = 0.001,
     ) -> None:
         self.market, self.params, self.pooled, self.t = market, market.params, pooled, start
-        self.in_play = in_play or [True] * market.size
+        self.in_universe = in_universe or [True] * market.size
         table = account_of or ([0] * market.size if pooled else list(range(market.size)))
         groups = [[n for n, account in enumerate(table) if account == a] for a in range(max(table) + 1)]
         cash = self.params.initial_cash / len(groups) if pooled else self.params.initial_cash
@@ -196,7 +196,7 @@ class PlainGame:
         equity, cap = self.equity(account), self.cap(account)
         free = (
             self.market.tradable(self.t, n)
-            and self.in_play[n]
+            and self.in_universe[n]
             and account.halt in ("normal", "reduced")
             and account.trades.get(n, 0) < limits.trades_per_day
         )

@@ -100,9 +100,9 @@ def test_the_compiled_step_equals_the_tensor_code(mode: Mode, changes: dict[str,
 
 
 def test_the_compiled_step_equals_the_tensor_code_with_symbols_out_of_play_and_random_directives() -> None:
-    in_play = [True, False, True, True, True, False, True, True, True]
+    in_universe = [True, False, True, True, True, False, True, True, True]
     for mode in ("accounts", "portfolio"):
-        compare(4, mode, {}, symbols=in_play, random_directives=True)  # type: ignore[arg-type]
+        compare(4, mode, {}, symbols=in_universe, random_directives=True)  # type: ignore[arg-type]
 
 
 def partitioned(seed: int) -> dict[str, Any]:

@@ -122,15 +122,15 @@ def test_too_little_history_is_one_clear_line(options: dict[str, object], words:
 
 
 def test_symbols_out_of_play_hold_nothing_and_do_not_act() -> None:
-    in_play = [True, False, True, False, True, True, False]
-    env = hostile_env("portfolio", symbols=in_play)
+    in_universe = [True, False, True, False, True, True, False]
+    env = hostile_env("portfolio", symbols=in_universe)
     env.reset()
     for _ in range(11):
         step = env.step(
             {"symbols": torch.full((6, 7), int(Action.BUY_LARGE)), "master": torch.zeros(6, 1, dtype=torch.int64)}
         )
-        assert step.groups["symbols"].acts[0].tolist() == in_play
-        assert not bool(env.book.shares[:, ~torch.tensor(in_play)].any())
+        assert step.groups["symbols"].acts[0].tolist() == in_universe
+        assert not bool(env.book.shares[:, ~torch.tensor(in_universe)].any())
 
 
 def test_random_directives_meet_all_of_them_and_leave_the_rest_alone() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl_pipeline.agents.curriculum import episode_starts, symbols_in_play
+from marl_pipeline.agents.curriculum import episode_starts, stage_universe
 from marl_pipeline.agents.trading_market import TradingMarket
 from marl_pipeline.algos.ppo import PPO
 from marl_pipeline.checkpoint import NoCheckpoint
@@ -72,7 +72,7 @@ class Played:
 
 
 @dataclass
-class Diary:
+class PlayRecord:
     """Everything that was played and learned while it was kept."""
 
     steps: list[Played] = field(default_factory=list)
@@ -81,8 +81,8 @@ class Diary:
 
 
 @pytest.fixture
-def diary(monkeypatch: pytest.MonkeyPatch) -> Diary:
-    kept = Diary()
+def record(monkeypatch: pytest.MonkeyPatch) -> PlayRecord:
+    kept = PlayRecord()
     shown: dict[int, Timestep] = {}
     step, reset, update = TradingEnv.step, TradingEnv.reset, PPO.update
 
@@ -109,12 +109,12 @@ def diary(monkeypatch: pytest.MonkeyPatch) -> Diary:
     return kept
 
 
-def learned_in(diary: Diary) -> list[Played]:
-    return [step for step in diary.steps if step.envs > 1]
+def learned_in(record: PlayRecord) -> list[Played]:
+    return [step for step in record.steps if step.envs > 1]
 
 
-def evaluated_in(diary: Diary) -> list[Played]:
-    return [step for step in diary.steps if step.envs == 1]
+def evaluated_in(record: PlayRecord) -> list[Played]:
+    return [step for step in record.steps if step.envs == 1]
 
 
 def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -133,10 +133,10 @@ def train_all(market: TradingMarket, tiers: Tiers) -> list[tuple[dict[str, Tenso
     return [(symbols, first), (master, second), (both, third)]
 
 
-def test_phases_learn_on_the_train_span_and_are_selected_on_the_validation_span(diary: Diary) -> None:
+def test_phases_learn_on_the_train_span_and_are_selected_on_the_validation_span(record: PlayRecord) -> None:
     market, tiers = made()
     train_all(market, tiers)
-    for steps, span in ((learned_in(diary), TRAIN), (evaluated_in(diary), VALIDATION)):
+    for steps, span in ((learned_in(record), TRAIN), (evaluated_in(record), VALIDATION)):
         assert {step.span for step in steps} == {span}
         bars = torch.cat([step.bars for step in steps])
         assert int(bars.min()) >= span.start
@@ -169,22 +169,22 @@ def test_no_weight_depends_on_the_test_span() -> None:
     assert scores[0] != scores[2]
 
 
-def test_inside_a_window_nothing_is_evaluated_and_the_last_weights_are_kept(diary: Diary) -> None:
+def test_inside_a_window_nothing_is_evaluated_and_the_last_weights_are_kept(record: PlayRecord) -> None:
     market, tiers = made()
     phases = train_all(market, tiers)
-    diary.steps.clear()
+    record.steps.clear()
     weights = phases[0][0] | phases[1][0]
     tuned, outcome = fine_tune(
         market, tiers, weights, params=FINE, iterations=2, span=TRAIN, validation_span=None, seed=0,
         label="window 0: tune", **QUIET,
     )  # fmt: skip
-    assert evaluated_in(diary) == []
-    assert {step.span for step in diary.steps} == {TRAIN}
+    assert evaluated_in(record) == []
+    assert {step.span for step in record.steps} == {TRAIN}
     assert outcome["best_validation_net"] is None
     assert not equal(tuned, weights)
 
 
-def test_each_tier_learns_at_its_own_rate_and_a_frozen_one_at_none(diary: Diary) -> None:
+def test_each_tier_learns_at_its_own_rate_and_a_frozen_one_at_none(record: PlayRecord) -> None:
     market, tiers = made()
     sizes: dict[str, list[int]] = {}
     expected = {
@@ -194,30 +194,30 @@ def test_each_tier_learns_at_its_own_rate_and_a_frozen_one_at_none(diary: Diary)
     assert len({*expected["symbols"], *expected["master"], FINE.symbol_learning_rate, FINE.master_learning_rate}) >= 3
 
     symbols, _ = train_symbol_agents(market, tiers, **BASE)
-    sizes["symbols"] = diary.moved[0][1]
-    assert all(owned == sizes["symbols"] for _, owned in diary.moved)
-    assert diary.moved[0][0] in expected["symbols"]
-    diary.moved.clear()
+    sizes["symbols"] = record.moved[0][1]
+    assert all(owned == sizes["symbols"] for _, owned in record.moved)
+    assert record.moved[0][0] in expected["symbols"]
+    record.moved.clear()
 
     master, _ = train_master(market, tiers, symbols, **BASE)
-    sizes["master"] = diary.moved[0][1]
+    sizes["master"] = record.moved[0][1]
     assert sizes["master"] != sizes["symbols"]
-    assert all(owned == sizes["master"] for _, owned in diary.moved), "the symbol agents are frozen"
-    assert diary.moved[0][0] in expected["master"]
-    diary.moved.clear()
+    assert all(owned == sizes["master"] for _, owned in record.moved), "the symbol agents are frozen"
+    assert record.moved[0][0] in expected["master"]
+    record.moved.clear()
 
     fine_tune(
         market, tiers, symbols | master, params=FINE, iterations=2, span=TRAIN, validation_span=None, seed=0,
         label="fine-tune", **QUIET,
     )  # fmt: skip
-    rates = {tier: {rate for rate, owned in diary.moved if owned == size} for tier, size in sizes.items()}
+    rates = {tier: {rate for rate, owned in record.moved if owned == size} for tier, size in sizes.items()}
     assert rates == {"symbols": {FINE.symbol_learning_rate}, "master": {FINE.master_learning_rate}}
 
 
-def test_the_curriculum_decides_who_plays_and_where_episodes_begin(diary: Diary) -> None:
+def test_the_curriculum_decides_who_plays_and_where_episodes_begin(record: PlayRecord) -> None:
     market, tiers = made()
     train_symbol_agents(market, tiers, **BASE)
-    steps = learned_in(diary)
+    steps = learned_in(record)
     horizon, envs = tiers.settings("symbols").symbols.horizon, tiers.symbols.envs
     volatility, liquid = calmness(market.dataset), liquidity(market.dataset, TRAIN.stop)
     episode = min(tiers.symbols.episode, len(TRAIN) // 2)
@@ -227,7 +227,7 @@ def test_the_curriculum_decides_who_plays_and_where_episodes_begin(diary: Diary)
     for stage, played in zip(CURRICULUM, parts, strict=True):
         assert {step.envs for step in played} == {envs}
         who = torch.stack([step.timestep.groups["symbols"].present.any(0) for step in played]).any(0)
-        assert who.tolist() == symbols_in_play(liquid, stage).tolist(), stage.name
+        assert who.tolist() == stage_universe(liquid, stage).tolist(), stage.name
         allowed = set(episode_starts(volatility, TRAIN, episode, stage).tolist())
         begun = {
             int(bar)
@@ -236,16 +236,16 @@ def test_the_curriculum_decides_who_plays_and_where_episodes_begin(diary: Diary)
             if before is None or int(before.bars[number]) + 1 != int(bar)
         }
         assert begun <= allowed, stage.name
-    easy, everything = (symbols_in_play(liquid, stage).sum() for stage in CURRICULUM)
+    easy, everything = (stage_universe(liquid, stage).sum() for stage in CURRICULUM)
     assert (easy, everything) == (1, SYMBOLS), "the stages differ"
 
 
-def test_a_frozen_tier_acts_by_its_mode_and_the_tier_that_learns_explores(diary: Diary) -> None:
+def test_a_frozen_tier_acts_by_its_mode_and_the_tier_that_learns_explores(record: PlayRecord) -> None:
     market, tiers = made()
     symbols, _ = train_symbol_agents(market, tiers, **BASE)
-    diary.steps.clear()
+    record.steps.clear()
     train_master(market, tiers, symbols, **BASE)
-    steps = learned_in(diary)
+    steps = learned_in(record)
     policy = hierarchy_policy(market, tiers, symbols, "portfolio", TRAIN)
     explored = 0
     for step in steps:
@@ -255,10 +255,10 @@ def test_a_frozen_tier_acts_by_its_mode_and_the_tier_that_learns_explores(diary:
     assert explored > len(steps) / 2, "a master that explores gives its two environments different directives"
 
 
-def test_tiers_that_learn_together_both_explore(diary: Diary) -> None:
+def test_tiers_that_learn_together_both_explore(record: PlayRecord) -> None:
     market, tiers = made()
     phases = train_all(market, tiers)
-    diary.steps.clear()
+    record.steps.clear()
     weights = phases[0][0] | phases[1][0]
     fine_tune(
         market, tiers, weights, params=FINE, iterations=1, span=TRAIN, validation_span=None, seed=0, label="x", **QUIET
@@ -266,6 +266,6 @@ def test_tiers_that_learn_together_both_explore(diary: Diary) -> None:
     policy = hierarchy_policy(market, tiers, weights, "portfolio", TRAIN)
     unlike = [
         not torch.equal(step.actions["symbols"], policy.act(step.timestep, {}, None)[0]["symbols"])
-        for step in diary.steps
+        for step in record.steps
     ]
     assert sum(unlike) > len(unlike) / 2

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from marl_pipeline.algos.common.schedules import Rate
@@ -67,6 +68,12 @@ class TargetSettings(Section):
 
     every: Count
     rate: Fraction
+
+
+class TargetRate(Section):
+    """Whenever the targets move, they move by `rate` towards the learned weights."""
+
+    rate: Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from marl_pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
-class Seen:
+class GroupObservation:
     """What one group was shown, as in `GroupStep`, with any leading dimensions in place of [E].
 
     Attributes:
@@ -40,21 +40,21 @@ class Seen:
         kept = {name: getattr(self, name) for name in ("action_mask", "acts", "present", "truncated")}
         return {f"observation.{name}": field for name, field in self.observation.items()} | kept
 
-    def at(self, index: Tensor) -> Seen:
+    def at(self, index: Tensor) -> GroupObservation:
         """The rows [...] of a table [N, A, ...]; with an index [..., A], every agent's own row."""
         observation = {name: _rows(table, index) for name, table in self.observation.items()}
         flags = (_rows(table, index) for table in (self.action_mask, self.acts, self.present, self.truncated))
-        return Seen(observation, *flags)
+        return GroupObservation(observation, *flags)
 
-    def of_agents(self) -> Seen:
+    def of_agents(self) -> GroupObservation:
         """A table [N, A, ...] as one of the rows of single agents, [N * A, ...]."""
         observation = {name: table.flatten(0, 1) for name, table in self.observation.items()}
         flags = (table.flatten(0, 1) for table in (self.action_mask, self.acts, self.present, self.truncated))
-        return Seen(observation, *flags)
+        return GroupObservation(observation, *flags)
 
 
 @dataclass(frozen=True)
-class Taken:
+class ActionOutcome:
     """What one group did and what that earned it: action [..., A, *shape]; reward, discount [..., A]."""
 
     action: Tensor
@@ -64,15 +64,15 @@ class Taken:
     def fields(self) -> dict[str, Tensor]:
         return {"action": self.action, "reward": self.reward, "discount": self.discount}
 
-    def at(self, index: Tensor) -> Taken:
-        return Taken(_rows(self.action, index), _rows(self.reward, index), _rows(self.discount, index))
+    def at(self, index: Tensor) -> ActionOutcome:
+        return ActionOutcome(_rows(self.action, index), _rows(self.reward, index), _rows(self.discount, index))
 
 
 @dataclass(frozen=True)
-class Scene:
+class JointObservation:
     """What all groups were shown at once, and the state [..., S]."""
 
-    groups: dict[str, Seen]
+    groups: dict[str, GroupObservation]
     state: Tensor
 
 
@@ -90,11 +90,11 @@ class Decisions:
         valid: [B, A] bool, the agent did decide, and `later` was found.
     """
 
-    now: Seen
+    now: GroupObservation
     action: Tensor
     returns: Tensor
     factor: Tensor
-    later: Seen
+    later: GroupObservation
     valid: Tensor
 
 
@@ -110,8 +110,8 @@ class Transitions:
         valid: [B] bool, something was done at that row.
     """
 
-    now: Scene
-    later: Scene
+    now: JointObservation
+    later: JointObservation
     action: dict[str, Tensor]
     returns: dict[str, Tensor]
     factor: dict[str, Tensor]
@@ -125,8 +125,8 @@ class Windows:
     """L + 1 consecutive rows of B environments, episode after episode.
 
     Attributes:
-        scene: [L + 1, B, ...].
-        taken: group -> [L, B, ...].
+        observations: [L + 1, B, ...].
+        outcomes: group -> [L, B, ...].
         team_reward: [L, B].
         terminated: [L, B] bool, the episode ended with this step, in a state without a future.
         truncated: [L, B] bool, the row after this step is the last observation of a truncated episode.
@@ -135,8 +135,8 @@ class Windows:
         memory: what the acting policy remembered before the first row, group -> [B, A, H].
     """
 
-    scene: Scene
-    taken: dict[str, Taken]
+    observations: JointObservation
+    outcomes: dict[str, ActionOutcome]
     team_reward: Tensor
     terminated: Tensor
     truncated: Tensor
@@ -179,8 +179,8 @@ class Replay:
         """[E] complete rows so far, the overwritten ones included; the row of that number is the present one."""
         positions = self.rows * envs
         self._copy = torch.arange(envs, device=device)
-        self._seen = {name: _seen_table(step, positions) for name, step in first.groups.items()}
-        self._taken = {name: _taken_table(spec, positions, device) for name, spec in environment.groups.items()}
+        self._observations = {name: _observation_table(step, positions) for name, step in first.groups.items()}
+        self._outcomes = {name: _outcome_table(spec, positions, device) for name, spec in environment.groups.items()}
         self._state = torch.zeros(positions, environment.state_size if state else 0, device=device)
         self._team_reward = torch.zeros(positions, device=device)
         self._terminated = torch.zeros(positions, dtype=torch.bool, device=device)
@@ -209,7 +209,7 @@ class Replay:
             memory: what the policy remembers at `resumed`.
         """
         here = self.position(self.written)
-        for name, taken in self._taken.items():
+        for name, taken in self._outcomes.items():
             step = after.groups[name]
             taken.action.index_copy_(0, here, actions[name].to(taken.action.dtype))
             taken.reward.index_copy_(0, here, step.reward)
@@ -228,7 +228,7 @@ class Replay:
 
     def _see(self, timestep: Timestep, memory: Memory) -> None:
         here = self.position(self.written)
-        for name, seen in self._seen.items():
+        for name, seen in self._observations.items():
             step = timestep.groups[name]
             for field, table in seen.observation.items():
                 table.index_copy_(0, here, step.observation[field])
@@ -292,7 +292,7 @@ class Replay:
         `team` every agent is paid what the team earns until the episode ends; an absent one counts as one that decides,
         to no effect, because what the others go on to earn belongs to the decisions it took before.
         """
-        seen, taken = self._seen[group], self._taken[group]
+        seen, taken = self._observations[group], self._outcomes[group]
         path = self._path(position, look_ahead)
         acts, left = _rows(seen.acts, path), _rows(seen.truncated, path)
         final = _rows(self.final, path)
@@ -330,8 +330,8 @@ class Replay:
         path = self._path(position, n)
         final, terminated = _rows(self.final, path), _rows(self._terminated, path[:-1])
         team_reward = _rows(self._team_reward, path[:-1])
-        taken = {name: table.at(path[:-1]) for name, table in self._taken.items()}
-        left = torch.stack([_rows(seen.truncated, path).any(-1) for seen in self._seen.values()]).any(0)
+        taken = {name: table.at(path[:-1]) for name, table in self._outcomes.items()}
+        left = torch.stack([_rows(seen.truncated, path).any(-1) for seen in self._observations.values()]).any(0)
         going = ~final[0]
         later, team_returns, team_factor = position, torch.zeros_like(team_reward[0]), torch.ones_like(team_reward[0])
         returns = {name: torch.zeros_like(table.reward[0]) for name, table in taken.items()}
@@ -346,8 +346,8 @@ class Replay:
             later = torch.where(going, path[k + 1], later)
             going = going & ~terminated[k] & ~final[k + 1] & ~left[k + 1]
         return Transitions(
-            now=self._scene(position),
-            later=self._scene(later),
+            now=self._observations_at(position),
+            later=self._observations_at(later),
             action={name: step.action[0] for name, step in taken.items()},
             returns=returns,
             factor=factor,
@@ -363,8 +363,8 @@ class Replay:
         terminated = _rows(self._terminated, path[:-1])
         slot = self._memory_slot(position)
         return Windows(
-            scene=self._scene(path),
-            taken={name: table.at(path[:-1]) for name, table in self._taken.items()},
+            observations=self._observations_at(path),
+            outcomes={name: table.at(path[:-1]) for name, table in self._outcomes.items()},
             team_reward=_rows(self._team_reward, path[:-1]),
             terminated=terminated,
             truncated=final[1:],
@@ -377,8 +377,10 @@ class Replay:
         """[steps + 1, B] the positions from [B] on."""
         return self.ahead(position, torch.arange(steps + 1, device=position.device).unsqueeze(-1))
 
-    def _scene(self, index: Tensor) -> Scene:
-        return Scene({name: seen.at(index) for name, seen in self._seen.items()}, _rows(self._state, index))
+    def _observations_at(self, index: Tensor) -> JointObservation:
+        return JointObservation(
+            {name: seen.at(index) for name, seen in self._observations.items()}, _rows(self._state, index)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Only rows that were written, so an early checkpoint is small."""
@@ -404,8 +406,8 @@ class Replay:
             "terminated": self._terminated,
             "final": self.final,
         }
-        for name in self._seen:
-            for part in (self._seen[name].fields(), self._taken[name].fields()):
+        for name in self._observations:
+            for part in (self._observations[name].fields(), self._outcomes[name].fields()):
                 tables |= {f"{name}.{field}": table for field, table in part.items()}
         return tables
 
@@ -419,17 +421,19 @@ def _head(tables: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
     return {name: table[:length].cpu().clone() for name, table in tables.items()}
 
 
-def _seen_table(step: GroupStep, positions: int) -> Seen:
+def _observation_table(step: GroupStep, positions: int) -> GroupObservation:
     def table(field: Tensor) -> Tensor:
         return torch.zeros(positions, *field.shape[1:], dtype=field.dtype, device=field.device)
 
     observation = {name: table(field) for name, field in step.observation.items()}
-    return Seen(observation, *(table(flags) for flags in (step.action_mask, step.acts, step.present, step.acts)))
+    return GroupObservation(
+        observation, *(table(flags) for flags in (step.action_mask, step.acts, step.present, step.acts))
+    )
 
 
-def _taken_table(spec: GroupSpec, positions: int, device: torch.device) -> Taken:
+def _outcome_table(spec: GroupSpec, positions: int, device: torch.device) -> ActionOutcome:
     shape = (positions, spec.agents)
-    return Taken(
+    return ActionOutcome(
         torch.zeros(*shape, *spec.actions.shape, dtype=spec.actions.dtype, device=device),
         torch.zeros(shape, device=device),
         torch.zeros(shape, device=device),

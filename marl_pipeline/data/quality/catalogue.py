@@ -10,13 +10,17 @@ Need = Literal["close", "range", "volume", "hourly"]
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. `needs` names what a source must give for the rule to say anything."""
+    """One rule. `needs` names what a source must give for the rule to say anything; `hides_nothing` says why the rule
+    can only warn or fail, where that is so."""
 
     name: str
     meaning: str
     remedy: str
     needs: Need = "close"
+    hides_nothing: str = ""
 
+
+SEEN_AT_THE_END = "it is known only from where the file ends, and hiding by it would look ahead"
 
 NOT_APPLIED: dict[Need, str] = {
     "close": "",
@@ -48,6 +52,12 @@ RULES: dict[str, Rule] = {
             "volume",
         ),
         Rule(
+            "constant_volume",
+            "The same volume for more bars in a row than chance explains: forward-filled or a placeholder.",
+            "Ask the vendor for the volume of the span; costs and capacity that are reckoned from it are wrong.",
+            "volume",
+        ),
+        Rule(
             "duplicate",
             "Another row for the same symbol and time. The most complete one is used, the last of several such; the "
             "others are dropped.",
@@ -58,6 +68,7 @@ RULES: dict[str, Rule] = {
             "out_of_order",
             "A row comes after a later one of its symbol. Rows are sorted before use.",
             "Sort the file by symbol and timestamp, and check the zone of the timestamps.",
+            hides_nothing="rows are sorted before use",
         ),
         Rule(
             "off_calendar",
@@ -106,6 +117,20 @@ RULES: dict[str, Rule] = {
             "Too few of the symbol's latest expected bars are there and usable (validate_data.min_coverage over "
             "validate_data.coverage_window).",
             "Download the symbol again or take it out of the universe.",
+        ),
+        Rule(
+            "missing_tail",
+            "The symbol traded as usual and ends before the others, by more than any gap that it had.",
+            "Download its latest bars; a stock that was delisted or taken over ends like this too, and is right.",
+            hides_nothing=SEEN_AT_THE_END,
+        ),
+        Rule(
+            "unfinished_bar",
+            "The newest bar has less than half of the lowest volume of the symbol's bars before it: its session may "
+            "not have been over when it was downloaded, so that its close is not a close.",
+            "Drop the bar, or download it again after the close.",
+            "volume",
+            hides_nothing=SEEN_AT_THE_END,
         ),
     )
 }

@@ -1,7 +1,7 @@
 """The rules as vectorised columns over the sorted bars: one boolean a row and rule, and words for each hit.
 
-A flag on a bar needs rows with its own stamp or earlier ones only (the order of the file apart), so hiding
-flagged bars hides nothing that could not have been hidden on the day.
+A flag on a bar needs rows with its own stamp or earlier ones only, so hiding flagged bars hides nothing that could
+not have been hidden on the day. The rules that hide nothing (the order and the end of the file) are the exceptions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from marl_pipeline.data.quality.catalogue import RULES
 from marl_pipeline.data.quality.listed import expected_steps
 from marl_pipeline.data.quality.moves import Moves, find_moves
 from marl_pipeline.data.quality.table import SortedBars, own_grid
+from marl_pipeline.data.quality.volumes import constant_volume, run_length, unfinished_bars
 
 PRICES = ("open", "high", "low", "close")
 ROUNDING = 1e-5
@@ -79,7 +80,10 @@ def find_flags(
     flags.figures["listed_split"] = listed.split
     flags.figures["simple"], flags.figures["ratio"] = moves.simple, moves.ratio
     column["jump"], column["range_spike"], column["split_like"] = moves.jump, moves.spike, moves.split_like
+    column["constant_volume"], flags.figures["constant"] = constant_volume(bars, usable, params.stale_bars)
     _coverage(flags, usable, grids, params)
+    _missing_tails(flags, usable, grids)
+    column["unfinished_bar"], flags.figures["volume_share"] = unfinished_bars(bars, usable)
     return flags
 
 
@@ -161,6 +165,30 @@ def _grids(flags: Flags, usable: BoolArray) -> Grids:
     return Grids(market, own, extra, stray, grid.openings)
 
 
+def _missing_tails(flags: Flags, usable: BoolArray, grids: Grids | None) -> None:
+    """Flags the last bar of a symbol that the market outlives by more bars than any gap of the symbol had.
+
+    The market lasts as long as a tenth of the symbols does, so that one wrong stamp does not make it longer. A symbol
+    that had stopped trading by itself (no volume, one price, too few bars) is not flagged.
+    """
+    bars, column = flags.bars, flags.columns
+    rows = np.flatnonzero(usable)
+    missing = flags.figures["missing_after"] = np.zeros(len(bars), dtype=np.int64)
+    if not len(rows):
+        return
+    last = rows[np.append(bars.symbol[rows[1:]] != bars.symbol[rows[:-1]], True)]
+    ends = np.sort(bars.stamp[last])
+    end = ends[-max(1, -(-len(ends) // 10))]
+    widest = pd.Series(flags.figures["missing_bars"]).groupby(bars.symbol).cummax().to_numpy()
+    for chosen, expected in _expected(bars, grids.own if grids else None, grids):
+        at = last[chosen[last]]
+        until = np.searchsorted(expected, end, "right")
+        missing[at] = until - np.minimum(np.searchsorted(expected, bars.stamp[at], "right"), until)
+    stopped = column["stale"] | column["zero_volume"] | column["low_coverage"]
+    column["missing_tail"] = (missing > widest) & ~stopped
+    flags.figures["market_end"] = np.full(len(bars), end)
+
+
 def _expected(bars: SortedBars, phase: IntArray | None, grids: Grids | None) -> Iterator[tuple[BoolArray, TimeArray]]:
     """Rows that share a grid, and the stamps that the calendar expects on it, the market's openings among them."""
     if phase is None or grids is None:
@@ -188,12 +216,6 @@ def _gaps(flags: Flags, usable: BoolArray, grids: Grids | None) -> None:
     flags.columns["calendar_gap"] = missing > 0
 
 
-def _run(same: BoolArray) -> IntArray:
-    """[m] how many True in a row end here."""
-    here = np.arange(len(same))
-    return here - np.maximum.accumulate(np.where(same, -1, here))
-
-
 def _stale(flags: Flags, priced: BoolArray, stale_bars: int) -> None:
     """Equal closes in a row on bars without a range of their own (flat, copied, or close only); with a range, equal
     closes are chance in a cheap stock until there are twice as many."""
@@ -206,7 +228,7 @@ def _stale(flags: Flags, priced: BoolArray, stale_bars: int) -> None:
     flat = ~(value["high"] > value["low"])
     copied = np.zeros(len(rows), dtype=bool)
     copied[1:] = np.all([value[name][1:] == value[name][:-1] for name in PRICES], axis=0)
-    still, equal = _run(same & (flat | copied)), _run(same)
+    still, equal = run_length(same & (flat | copied)), run_length(same)
     out = flags.columns["stale"]
     out[rows] = (still + 1 >= stale_bars) | (equal + 1 >= 2 * stale_bars)
     flags.figures["still"] = np.zeros(len(bars), dtype=np.int64)

@@ -38,6 +38,26 @@ def _zero_volume(flags: Flags, rows: IntArray) -> list[str]:
     return ["no trade, nor any before it" if n else "no trade in this bar" for n in never]
 
 
+def _constant_volume(flags: Flags, rows: IntArray) -> list[str]:
+    volume, length = flags.bars.values["volume"][rows], flags.figures["constant"][rows]
+    return [f"volume {v:.6g} for {n} bars in a row" for v, n in zip(volume, length, strict=True)]
+
+
+def _missing_tail(flags: Flags, rows: IntArray) -> list[str]:
+    end = pd.Timestamp(flags.figures["market_end"][0])
+    form = "%Y-%m-%d %H:%M" if flags.bars.hourly else "%Y-%m-%d"
+    return [
+        f"its last bar is of {pd.Timestamp(stamp):{form}}, the market's of {end:{form}}: {n} expected "
+        f"bar{'s' if n > 1 else ''} missing"
+        for stamp, n in zip(flags.bars.stamp[rows], flags.figures["missing_after"][rows], strict=True)
+    ]
+
+
+def _unfinished(flags: Flags, rows: IntArray) -> list[str]:
+    volume, share = flags.bars.values["volume"][rows], flags.figures["volume_share"][rows]
+    return [f"volume {v:.6g}, {100 * s:.0f}% of the lowest before it" for v, s in zip(volume, share, strict=True)]
+
+
 def _duplicate(flags: Flags, rows: IntArray) -> list[str]:
     conflict = flags.figures["conflict"][rows]
     return [f"{'other values than' if c else 'same values as'} the row that is used" for c in conflict]
@@ -119,6 +139,7 @@ WORDS: dict[str, Callable[[Flags, IntArray], list[str]]] = {
     "ohlc_inconsistent": _prices,
     "negative_volume": _volume,
     "zero_volume": _zero_volume,
+    "constant_volume": _constant_volume,
     "duplicate": _duplicate,
     "out_of_order": _order,
     "off_calendar": _off_calendar,
@@ -129,4 +150,6 @@ WORDS: dict[str, Callable[[Flags, IntArray], list[str]]] = {
     "range_spike": _prices,
     "split_like": _split,
     "low_coverage": _coverage,
+    "missing_tail": _missing_tail,
+    "unfinished_bar": _unfinished,
 }

@@ -72,6 +72,7 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7-Zip archive"),
     (b"SQLite format 3", "a database"),
     (b"\x89PNG", "a picture"),
+    (b"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file)"),
 )
 
 
@@ -187,11 +188,9 @@ def _members(path: Path, data: bytes) -> list[Member]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in sorted(archive.infolist(), key=lambda item: item.filename):
                 inner = PurePosixPath(info.filename)
-                if info.is_dir() or is_hidden(inner):
+                if info.is_dir() or is_hidden(inner) or is_ignored(inner.name):
                     continue
                 if kind_of(Path(inner.name)) not in ("text", "parquet"):
-                    if is_ignored(inner.name):
-                        continue
                     raise UserError(f"{path}: holds {info.filename}, which is not read; {EXPECTED}")
                 origin = f"{path}!{info.filename}"
                 name, content = _decompressed(inner.name, archive.read(info), origin)

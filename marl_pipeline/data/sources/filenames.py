@@ -29,7 +29,7 @@ DECORATIONS: tuple[tuple[str, str], ...] = (
     ("Stooq", r"(?P<symbol>[\^a-z0-9.-]+)_(?P<market>[a-z]{2})_[dwm]"),
     ("Tiingo", rf"tiingo_{SYMBOL}"),
     ("a name before a year", YEAR),
-    ("capitals between small letters", rf"(?:[a-z]+\d*[_ -])*{TICKER}(?:[_ -][a-z]+\d*)*"),
+    ("capitals between small letters", rf"(?:[a-z]+\d*[_ -])*{TICKER}(?:[_ -]\d*[a-z]+\d*)*"),
 )
 """How vendors decorate the symbol in a file's name, the most particular first."""
 
@@ -39,7 +39,8 @@ WORDS = frozenset(
         *("historical", "historicaldata", "daily", "day", "hourly", "hour", "minute", "stock", "stocks", "equity"),
         *("equities", "export", "download", "downloads", "test", "sample", "table", "output", "chart", "candle"),
         *("candles", "klines", "market", "ticker", "tickers", "symbol", "symbols", "all", "combined", "merged"),
-        *("part", "panel", "wide", "long", "close", "closes"),
+        *("part", "panel", "wide", "long", "close", "closes", "historicalprices", "historical_prices", "untitled"),
+        *("mydata", "book1", "sheet1"),
     )
 )
 """Words that name a file and no symbol, unless all are capitals."""
@@ -113,6 +114,8 @@ def _what(stem: str) -> str:
         return "a year"
     if re.fullmatch(r"(19|20)\d\d[-_.]?(0[1-9]|1[0-2])([-_.]?[0-3]\d)?([-_ ].*)?", stem):
         return "a date"
+    if re.fullmatch(r"(?i)[mhdw]\d{1,4}|\d{1,4} ?(s|m|min|h|d|w|mo|hour|day|week)", stem):
+        return "a frequency"
     if stem.lower() in WORDS and not (stem.isupper() and len(stem) <= 5):
         return "no symbol"
     return "" if PLAIN.fullmatch(stem) else "more than a symbol"

@@ -202,6 +202,11 @@ def _empty(frame: pd.DataFrame) -> pd.Series:
 
 TICKER = re.compile(r"[\^$]?[A-Z0-9]{1,12}([.\-=/&_:^ ][A-Z0-9]{1,8}){0,3}[=^]?[A-Z]?")
 LETTERS = frozenset("OHLCV")
+KINDS = frozenset(
+    """price px adj adjusted raw unadj unadjusted bid ask mid trade last day daily session bar candle prev previous
+    regular split ohlc quote stock value mkt market index spot""".split()  # noqa: SIM905
+)
+"""What stands beside a field in a column's name without being a symbol: price_open, bid close."""
 
 
 def as_rows(table: Table, columns: Mapping[str, str]) -> Table:
@@ -225,11 +230,11 @@ def as_rows(table: Table, columns: Mapping[str, str]) -> Table:
     if set(letters) >= {"O", "H", "L", "C"}:
         return table
     symbols = [name for name in others if TICKER.fullmatch(name) and table.holds_numbers(name)]
-    split = _fielded(table, others)
+    split = None if len(fields) == len(others) else _fielded(table, others)
     if split is not None:
         pairs = [(stamped[0], ""), *((split[name][1], split[name][0]) for name in others)]
         return _stacked(replace(table, frame=table.frame[[stamped[0], *others]]), pairs)
-    if fields or len(symbols) < len(others):
+    if fields or len(symbols) < len(others) or _named_after_fields(others):
         return table
     if letters and len(letters) == len(others):
         raise UserError(
@@ -255,8 +260,16 @@ def _fielded(table: Table, names: list[str]) -> dict[str, tuple[str, str]] | Non
         if all(
             match and plain(match[order[1]]) in FIELDS and len(plain(match[order[1]])) > 1 for match in found.values()
         ):
-            return {name: (match[order[0]], match[order[1]]) for name, match in found.items() if match}
+            pairs = {name: (match[order[0]], match[order[1]]) for name, match in found.items() if match}
+            named = {symbol.lower() for symbol, _ in pairs.values()}
+            return None if named & KINDS else pairs
     return None
+
+
+def _named_after_fields(names: list[str]) -> bool:
+    """Whether the names hold several fields with something around them, as PX_OPEN and PX_LAST do, and not symbols."""
+    parts = [set(re.findall(r"[A-Z]+", name)) & {"OPEN", "HIGH", "LOW", "CLOSE", "LAST", "VOLUME"} for name in names]
+    return len(names) > 1 and len(set().union(*parts)) > 1 and sum(map(bool, parts)) > len(names) / 2
 
 
 def _unnamed(name: str) -> bool:

@@ -69,7 +69,7 @@ class TradingEnv:
         span: bars the episodes lie in. The last bar has no next fill: an episode ends at bar `span.stop - 1`.
         episode: steps of an episode, started at random bars; None plays the whole span from its start.
         start_bars: bars at which episodes may start (with `episode`); the whole span by default.
-        symbols: [N] bool, the symbols in play; the others may only hold nothing.
+        symbols: [N] bool, the symbols in the universe; the others may only hold nothing.
         random_directives: draws a directive per account at the start of an episode, so that policies trained without
             a master meet all of them.
         gamma: the learner's discount per step, for the potentials of `net_shaped`.
@@ -107,7 +107,7 @@ class TradingEnv:
         self.params = params
         self.game = Game.of(self.market, params, directives, mode, symbols, account_of=account_of, capital=capital)
         self.rules = self.game.rules
-        self._all_in_play = bool(self.game.in_play.all())
+        self._whole_universe = bool(self.game.in_universe.all())
         self.span = span
         self._episode = episode
         self._random_directives = random_directives
@@ -263,7 +263,7 @@ class TradingEnv:
         own, overall = paid
         each = self.rules.spread
         alive = each(book.alive).expand(-1, size)
-        present = alive if self._all_in_play else alive & self.game.in_play
+        present = alive if self._whole_universe else alive & self.game.in_universe
         discount = book.alive.view(torch.uint8).float()  # bytes convert faster than truth values
         groups = {
             "symbols": GroupStep(

@@ -122,7 +122,7 @@ def target_orders(game: Game, book: Book, weights: Tensor) -> Tensor:
 
 def _open_to(rules: Rules, game: Game, book: Book) -> Tensor:
     """[E, N] bool: the symbol trades at this close, and its account may."""
-    free = game.market.tradable.index_select(0, book.bar) & game.in_play & ~rules.blocked(book.halt)
+    free = game.market.tradable.index_select(0, book.bar) & game.in_universe & ~rules.blocked(book.halt)
     if game.counts:
         free = free & (book.trades < rules.trades)
     return free & (book.bar < book.end).unsqueeze(-1)

@@ -44,7 +44,9 @@ class TensorEngine:
         game, rules = self.game, self.game.rules
         directive = look_up(game, book.directive, None if known is None else known.directive)
         caps = rules.caps(book.halt, directive.cap_share)
-        free = game.market.tradable.index_select(0, book.bar) & game.in_play & rules.spread(~rules.blocked(book.halt))
+        free = (
+            game.market.tradable.index_select(0, book.bar) & game.in_universe & rules.spread(~rules.blocked(book.halt))
+        )
         if game.counts:
             free = free & (book.trades < rules.trades)
         allowed = permissions(
@@ -65,16 +67,16 @@ class TensorEngine:
 
 def _bar(game: Game, book: Book, following: Tensor, active: Tensor) -> Bar:
     market, now = game.market, book.bar
-    playing = active.double()
+    share = active.double()
     return Bar(
         mark=book.mark,
-        capacity=game.capacity.index_select(0, now) * playing,
+        capacity=game.capacity.index_select(0, now) * share,
         per_share=game.per_share.index_select(0, now),
         impact=market.impact.index_select(0, now),
         fill=market.fill.index_select(0, following),
-        gone=market.gone.index_select(0, following) * playing,
+        gone=market.gone.index_select(0, following) * share,
         next_mark=market.mark.index_select(0, following),
-        days=market.days.index_select(0, following).unsqueeze(-1) * playing,
+        days=market.days.index_select(0, following).unsqueeze(-1) * share,
     )
 
 

@@ -225,6 +225,93 @@ def test_equal_closes_with_trading_between_are_chance_until_there_are_many() -> 
     assert hits(run(bars), "stale") == [at(bars, row) for row in range(49, 55)]
 
 
+def test_a_volume_that_never_changes_is_found_from_where_it_is_no_chance() -> None:
+    bars = market()
+    bars.loc[40:59, "volume"] = bars.loc[40, "volume"]
+    result = run(bars)
+    assert hits(result, "constant_volume") == [at(bars, row) for row in range(44, 60)]
+    assert set(result.findings["rule"]) == {"constant_volume"}
+    assert result.findings["detail"].iloc[-1].endswith("for 20 bars in a row")
+    assert result.quarantine.empty
+
+
+def test_volumes_of_a_few_lots_repeat_by_chance() -> None:
+    bars = market(bars=400)
+    rng = np.random.default_rng(0)
+    bars["volume"] = rng.choice([100.0, 200.0, 300.0], len(bars))
+    bars.loc[:20, "volume"] = 100.0 + np.arange(21)  # what is seen first
+    assert hits(run(bars), "constant_volume") == []
+    bars.loc[300:350, "volume"] = 100.0
+    found = hits(run(bars), "constant_volume")
+    assert found[-1] == at(bars, 350)
+    assert len(found) > 30
+
+
+def test_a_symbol_that_ends_before_the_others_is_a_warning_with_dates() -> None:
+    bars = market()
+    result = run(bars.drop(index=range(120, 150)).reset_index(drop=True))
+    assert hits(result, "missing_tail") == [at(bars, 119)]
+    assert set(result.findings["rule"]) == {"missing_tail"}
+    last, end = bars["timestamp"][119], bars["timestamp"][149]
+    expected = f"its last bar is of {last:%Y-%m-%d}, the market's of {end:%Y-%m-%d}: 30 expected bars missing"
+    assert result.findings["detail"].tolist() == [expected]
+    assert result.quarantine.empty
+
+
+@pytest.mark.parametrize("phase", [0, 30])
+def test_hourly_symbols_that_end_before_the_others_are_found(phase: int) -> None:
+    bars = market(frequency="1Hour", phase=phase)
+    result = run(bars.drop(index=range(147, 150)).reset_index(drop=True), "1Hour")
+    assert hits(result, "missing_tail") == [at(bars, 146)]
+    assert "3 expected bars" in result.findings["detail"].iloc[0]
+
+
+def test_one_symbol_that_goes_on_makes_no_tail_of_the_many() -> None:
+    bars = market(symbols=12)
+    later = bars["timestamp"] > bars["timestamp"][146]
+    result = run(bars[~later | (bars["symbol"] == "S3")].reset_index(drop=True))
+    assert hits(result, "missing_tail") == []
+
+
+@pytest.mark.parametrize("how", ["stale", "no volume", "gaps"])
+def test_a_symbol_that_had_stopped_by_itself_has_no_missing_tail(how: str) -> None:
+    bars = market()
+    if how == "stale":
+        bars.loc[100:119, PRICES] = bars.loc[100, "close"]
+    elif how == "no volume":
+        bars.loc[110:119, "volume"] = 0.0
+    else:
+        bars = bars.drop(index=range(60, 95))
+    assert hits(run(bars.drop(index=range(120, 150)).reset_index(drop=True)), "missing_tail") == []
+
+
+@pytest.mark.parametrize("frequency", ["1Day", "1Hour"])
+def test_a_newest_bar_with_a_fraction_of_the_volume_is_unfinished(frequency: str) -> None:
+    bars = market(frequency=frequency, bars=240)
+    last = bars.groupby("symbol").tail(1).index
+    bars.loc[last[:3], "volume"] *= 0.05
+    bars.loc[52, "volume"] *= 0.1  # a quiet bar that is not the newest
+    result = run(bars, frequency)
+    assert hits(result, "unfinished_bar") == [at(bars, row) for row in last[:3]]
+    assert result.quarantine.empty
+    assert hits(run(bars, frequency, params=with_severity(unfinished_bar="ignore")), "unfinished_bar") == []
+    with pytest.raises(UserError, match=r"To go on all the same, set validate_data\.severity\.unfinished_bar to warn"):
+        run(bars, frequency, params=with_severity(unfinished_bar="fail")).raise_fatal()
+
+
+def test_a_short_session_is_no_unfinished_bar() -> None:
+    days = schedule("XNYS")
+    short = np.flatnonzero(days.close - days.open < np.timedelta64(4, "h"))[-1]
+    bars = market(bars=100)
+    stamp = np.tile(days.session[short - 99 : short + 1], 6)
+    bars["timestamp"] = pd.DatetimeIndex(stamp).tz_localize("UTC")
+    bars["volume"] = 1000.0 + np.arange(len(bars)) % 7
+    bars.loc[99::100, "volume"] = 450.0
+    assert run(bars).findings.empty
+    bars.loc[99, "volume"] = 200.0
+    assert hits(run(bars), "unfinished_bar") == [at(bars, 99)]
+
+
 def test_one_bad_print_is_one_jump() -> None:
     bars = market()
     bars.loc[60, PRICES] *= 1.83
@@ -383,7 +470,8 @@ def test_close_only_bars_name_the_rules_that_do_not_apply() -> None:
     result = run(bars)
     assert result.findings.empty
     assert set(result.not_applied) == {
-        "ohlc_inconsistent", "negative_volume", "zero_volume", "off_grid", "range_spike"
+        "ohlc_inconsistent", "negative_volume", "zero_volume", "constant_volume", "off_grid", "range_spike",
+        "unfinished_bar",
     }  # fmt: skip
 
 
@@ -413,6 +501,9 @@ def test_severities_are_checked() -> None:
         run(market(), params=with_severity(stael="warn"))
     with pytest.raises(UserError, match="out_of_order"):
         run(market(), params=with_severity(out_of_order="mask"))
+    for rule in ("missing_tail", "unfinished_bar"):
+        with pytest.raises(UserError, match=f"{rule}: it is known only from where the file ends"):
+            run(market(), params=with_severity(**{rule: "mask"}))
     with pytest.raises(UserError, match="'jump' has no severity"):
         run(market(), params=PARAMS.model_copy(update={"severity": {rule: "warn" for rule in RULES if rule != "jump"}}))
 
@@ -463,7 +554,8 @@ def test_no_rule_sees_the_future(seed: int, cut: float, frequency: str) -> None:
         seen = []
         for table in (bars, changed, past.reset_index(drop=True)):
             result = run(table, frequency, "split", params)
-            found = result.findings[(result.findings["timestamp"] <= now) & (result.findings["rule"] != "out_of_order")]
+            hiding = ~result.findings["rule"].isin([rule.name for rule in RULES.values() if rule.hides_nothing])
+            found = result.findings[(result.findings["timestamp"] <= now) & hiding]
             cleaned = clean(table, result.quarantine)
             cleaned = cleaned[cleaned["timestamp"] <= now]
             seen.append((found.reset_index(drop=True), cleaned.reset_index(drop=True)))

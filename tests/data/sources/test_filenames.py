@@ -43,6 +43,8 @@ from marl_pipeline.errors import UserError
         ("GOOG_tz.parquet", "GOOG"),
         ("AAA_daily.csv", "AAA"),
         ("AAA_2021.csv", "AAA"),
+        ("AAA-1d.csv", "AAA"),
+        ("BRK.B_60min.csv", "BRK.B"),
         ("AAA-2021.csv", "AAA"),
     ],
 )
@@ -57,6 +59,9 @@ def test_the_symbol_of_a_file_is_its_name_without_what_vendors_add(name: str, sy
         "2021-01.csv",
         "20210104.csv",
         "2021-01-04.csv",
+        "D1.csv",
+        "1Day.csv",
+        "HistoricalPrices.csv",
         "bars.csv",
         "data.csv",
         "my_bars.csv",

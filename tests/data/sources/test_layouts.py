@@ -124,6 +124,28 @@ def test_fields_in_the_names_of_wide_columns_are_read(tmp_path: Path, header: st
     assert bars["open"].to_dict() == {"AAA": 39.94, "BBB": 57.21}
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "date,Price Open,Price High,Price Low,Price Close",
+        "date,PX_OPEN,PX_HIGH,PX_LOW,PX_LAST",
+        "date,bid_open,bid_high,bid_low,bid_close",
+        "date,OPEN_PRC,HIGH_PRC,LOW_PRC,LAST_PRC",
+    ],
+)
+def test_what_stands_beside_the_fields_of_one_symbol_is_no_symbol(tmp_path: Path, header: str) -> None:
+    path = written(tmp_path, {"name": "AAA.csv"}, f"{header}\n2024-01-16,2,4,1,3\n2024-01-17,2,4,1,3\n")
+    with pytest.raises(UserError, match=r"column 'close' is missing .* name it in data\.columns"):
+        understand_bars(path, data_params(timezone="UTC"))
+
+
+def test_numbered_names_are_fields(tmp_path: Path) -> None:
+    text = ",1. open,2. high,3. low,4. close,5. volume\n2024-01-16,2,4,1,3,9\n2024-01-17,2,4,1,3,9\n"
+    bars = understand_bars(written(tmp_path, {"name": "AAA.csv"}, text), data_params(timezone="UTC")).bars
+    assert bars["symbol"].tolist() == ["AAA", "AAA"]
+    assert bars[["open", "high", "low", "close", "volume"]].iloc[0].tolist() == [2, 4, 1, 3, 9]
+
+
 def test_codes_of_digits_head_wide_columns(tmp_path: Path) -> None:
     path = tmp_path / "wide.csv"
     path.write_text("date,000001,600519\n2024-01-16,9.55,1656.57\n2024-01-17,9.56,1655.45\n")

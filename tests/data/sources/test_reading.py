@@ -98,6 +98,7 @@ def test_one_table_in_any_dress_gives_the_same_bars(tmp_path: Path, plain: pd.Da
         (b"PK\x03\x04rest xl/workbook.xml", "is an Excel workbook, whatever its name says"),
         (b"PAR1xxxx", "is a parquet file, whatever its name says"),
         (b"\xd0\xcf\x11\xe0old", "is an Excel workbook"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n", "is a pointer of Git LFS"),
         (b"\x1f\x8b\x08\x00", "is gzip"),
         ("W\u00e4hrung,close\nx,1\n".encode("cp1252"), "not UTF-8 text (byte 1); save it as CSV in UTF-8"),
         ("", "the file is empty"),
@@ -137,6 +138,16 @@ def test_no_file_of_a_folder_is_left_out_without_a_word(tmp_path: Path, name: st
     write(tmp_path / name, b"x")
     with pytest.raises(UserError, match=f"holds {name}"):
         bars(tmp_path)
+
+
+def test_a_readme_in_an_archive_is_no_table(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "all.zip", {"AAA.csv": PLAIN.replace("symbol", "name"), "readme.txt": "of somebody"})
+    assert bars(path)["symbol"].tolist() == ["AAA", "AAA"]
+
+
+def test_marks_without_width_are_no_part_of_a_symbol(tmp_path: Path) -> None:
+    path = write(tmp_path / "bars.csv", PLAIN.replace("17,AAA", "17,\u200bAAA\u200b"))
+    assert bars(path)["symbol"].tolist() == ["AAA", "AAA"]
 
 
 def test_an_archive_without_rows_or_with_other_kinds_is_refused(tmp_path: Path) -> None:

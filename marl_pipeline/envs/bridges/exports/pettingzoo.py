@@ -52,14 +52,14 @@ class PettingZooParallelEnv(ParallelEnv):  # type: ignore[misc]
     def step(
         self, actions: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        playing = self.agents
+        present = self.agents
         views = self._agents.step(actions)
         all_terminated, all_truncated = self._agents.terminated, self._agents.truncated
-        terminated = {name: all_terminated or views[name].gone for name in playing}
-        truncated = {name: (all_truncated or views[name].left) and not terminated[name] for name in playing}
-        self.agents = [name for name in playing if not (terminated[name] or truncated[name])]
-        rewards = {name: views[name].reward for name in playing}
-        return self._agents.observations(views, playing), rewards, terminated, truncated, self._infos(views, playing)
+        terminated = {name: all_terminated or views[name].gone for name in present}
+        truncated = {name: (all_truncated or views[name].left) and not terminated[name] for name in present}
+        self.agents = [name for name in present if not (terminated[name] or truncated[name])]
+        rewards = {name: views[name].reward for name in present}
+        return self._agents.observations(views, present), rewards, terminated, truncated, self._infos(views, present)
 
     def state(self) -> NDArray[np.float32]:
         """[S] what a central critic may see."""

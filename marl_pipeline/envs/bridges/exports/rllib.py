@@ -41,14 +41,14 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         self.observation_spaces = self._named.observation_spaces
         self.observation_space = Dict(self.observation_spaces)
         self.action_space = Dict(self.action_spaces)
-        self._playing: set[str] = set()
+        self._present: set[str] = set()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         views = self._named.reset(seed)
         asked = [name for name, view in views.items() if view.acts]
-        self._playing = set(asked)
+        self._present = set(asked)
         return self._named.observations(views, asked), {name: {} for name in asked}
 
     def step(
@@ -57,15 +57,15 @@ class RLlibMultiAgentEnv(MultiAgentEnv):  # type: ignore[misc]
         views = self._named.step(action_dict)
         over, all_truncated = self._named.terminated, self._named.truncated
         joining = {name for name, view in views.items() if view.acts}
-        playing = [name for name in views if name in self._playing or name in joining]
-        gone = {name for name in playing if views[name].gone}
-        left = {name for name in playing if views[name].left} - gone
-        asked = [name for name in playing if over or all_truncated or name in gone | left or views[name].acts]
+        present = [name for name in views if name in self._present or name in joining]
+        gone = {name for name in present if views[name].gone}
+        left = {name for name in present if views[name].left} - gone
+        asked = [name for name in present if over or all_truncated or name in gone | left or views[name].acts]
         terminated = {name: over or name in gone for name in asked} | {ALL: over}
         # with every agent marked, RLlib takes the end of an episode for a termination (`MultiAgentEpisode`, case 2)
         truncated = {name: name in left for name in asked} | {ALL: all_truncated}
-        rewards = {name: views[name].reward for name in playing}
-        self._playing = set(playing) - gone - left
+        rewards = {name: views[name].reward for name in present}
+        self._present = set(present) - gone - left
         return self._named.observations(views, asked), rewards, terminated, truncated, {name: {} for name in asked}
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class RowStep:
         reward: [R].
         terminated, truncated: [R]; a row whose agent dies, or is truncated, before its environment ends is reported so
             at once and once only: it stands still (observation and reward 0, `acts` False) until a new episode begins.
-        playing: [R] the row's agent was there for this step. One that never comes has no episode to end.
+        present: [R] the row's agent was there for this step. One that never comes has no episode to end.
         acts: [R] whether the next action of the row will be used.
         final: [R, F] the observation after the step; differs from `observation` where an episode ended.
     """
@@ -44,7 +44,7 @@ class RowStep:
     reward: FloatRows
     terminated: BoolRows
     truncated: BoolRows
-    playing: BoolRows
+    present: BoolRows
     acts: BoolRows
     final: FloatRows
 

@@ -50,7 +50,7 @@ class StableBaselines3VecEnv(VecEnv):
         step = self._rows.step(self._actions)
         infos, done = self._infos(step.acts), step.terminated | step.truncated
         self._returns += step.reward
-        self._lengths += step.playing
+        self._lengths += step.present
         for row in np.flatnonzero(done):
             infos[row]["terminal_observation"] = step.final[row]
             infos[row]["TimeLimit.truncated"] = bool(step.truncated[row])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Entries, Layout, State, Tables, ViewArrays
+from marl_pipeline.envs.trading.compiled.kernel.arrays import Constants, Layout, LedgerArrays, State, Tables, ViewArrays
 from marl_pipeline.envs.trading.compiled.kernel.step import Memory, observe, step
 from marl_pipeline.envs.trading.compiled.memory import Block, BufferPool, merged, named
 from marl_pipeline.envs.trading.core.accounts import DAYS_PER_YEAR, Ledger
@@ -97,7 +97,7 @@ class CompiledEngine:
 
     def _outcome(
         self, tensors: dict[str, Tensor], arrays: dict[str, Any], after: Book, after_arrays: State
-    ) -> tuple[Outcome, Entries]:
+    ) -> tuple[Outcome, LedgerArrays]:
         unwritten = {"own": arrays["growth"], "gross": after_arrays.value}
         tensors.setdefault("gross", after.value)  # accounts of one long position: it is their gross exposure
         executed, tripped, reentered, growth = (
@@ -105,7 +105,7 @@ class CompiledEngine:
         )
         own = tensors.pop("own", growth)
         ledger = Ledger(**tensors, cash=after.cash, equity=after.equity, holding=after.shares, value=after.value)
-        return Outcome(after, ledger, executed, tripped, reentered, growth, own), Entries(**(unwritten | arrays))
+        return Outcome(after, ledger, executed, tripped, reentered, growth, own), LedgerArrays(**(unwritten | arrays))
 
     def _view(self, book: Book, known: View | None) -> tuple[View, ViewArrays]:
         """Without a master directives seldom change: they are looked up when they do."""
@@ -272,7 +272,7 @@ def _tables(game: Game) -> Tables:
         "tradable": market.tradable,
         "days": market.days,
         "new_session": market.new_session,
-        "in_play": game.in_play,
+        "in_universe": game.in_universe,
         "increase": game.increase,
         "reduce": game.reduce,
         "directives": game.directives,

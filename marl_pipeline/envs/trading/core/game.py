@@ -36,7 +36,7 @@ class Game:
     increase, reduce: [14] share of the position cap by which an action adds, share of the position that it closes:
         seven for a long position or none, and seven for a short one (or one to be opened).
     directives: [rows, 6] float64, what each directive means; `first_directive` is the active row at the start.
-    in_play: [N] bool.
+    in_universe: [N] bool.
     counts: a session has more than one bar, so that its counters of trades and turnover are read.
     decide_every: clock of the master, None without one.
     capital, floor: [A] float64 cash at the start, and equity at which an account is out of the game.
@@ -51,7 +51,7 @@ class Game:
     reduce: Tensor
     directives: Tensor
     first_directive: int
-    in_play: Tensor
+    in_universe: Tensor
     counts: bool
     decide_every: int | None
     capital: Tensor
@@ -78,18 +78,18 @@ class Game:
         """Looks up tables on the market's device.
 
         Raises:
-            ValueError: `symbols` is not [N] with at least one in play, `account_of` no partition of the N symbols,
-                `capital` not [A] positive amounts of money.
+            ValueError: `symbols` is not [N] with at least one of the universe, `account_of` no partition of the N
+                symbols, `capital` not [A] positive amounts of money.
         """
         partition, mode = partition_of(market.size, mode, account_of, market.device)
         rules = Rules.of(params, mode, partition)
         money = _capital(params.initial_cash, rules, capital).to(market.device)
         decide_every = directives.decide_every if directives is not None and rules.pooled else None
         table = directive_table(directives, params.limits).to(market.device)
-        in_play = np.ones(market.size, dtype=bool) if symbols is None else np.array(symbols, dtype=bool)
-        if in_play.shape != (market.size,) or not in_play.any():
+        in_universe = np.ones(market.size, dtype=bool) if symbols is None else np.array(symbols, dtype=bool)
+        if in_universe.shape != (market.size,) or not in_universe.any():
             raise ValueError(
-                f"symbols must be [{market.size}] bool with at least one in play, found shape {in_play.shape}"
+                f"symbols must be [{market.size}] bool with at least one True, found shape {in_universe.shape}"
             )
         increase, reduce = _sizes(params)
         # What an order decided at `t` may trade at `t + 1`, with finite numbers so that 0 times it is 0.
@@ -105,7 +105,7 @@ class Game:
             reduce=reduce.to(market.device),
             directives=table,
             first_directive=table.shape[0] - 1 if decide_every is None else encode_directive(3, 3, 1),
-            in_play=torch.from_numpy(in_play).to(market.device),
+            in_universe=torch.from_numpy(in_universe).to(market.device),
             counts=not bool(market.new_session.all()),
             decide_every=decide_every,
             capital=money,

@@ -185,7 +185,7 @@ def permissions(
     """What may be chosen at a mark.
 
     Args:
-        free: [E, N] the symbol is in play and tradable, the account may trade and has trades left in the session.
+        free: [E, N] the symbol is in the universe and tradable, the account may trade and has trades left today.
         value, invested: [E, N] money in the position at the mark, and paid for it with costs; negative when short.
         equity, caps, gross, turnover: [E, A]; `turnover` is the session's so far, as a multiple of equity.
         open_count, slots: [E, A] in portfolios, None for accounts of one symbol.

@@ -98,8 +98,8 @@ class RewardScheme:
         """
         self.net, self.own = growth, own
         if self.shaper is not None:
-            playing = (before.bar < before.end).unsqueeze(-1)
-            active = self.game.rules.spread(before.alive) & playing & self.game.in_play
+            running = (before.bar < before.end).unsqueeze(-1)
+            active = self.game.rules.spread(before.alive) & running & self.game.in_universe
             net = own.double() / self.reward_scale
             own = self.shaper.step(Step(before, after, ledger, executed, net, active, allowed != 1))
         if self.master is not None:

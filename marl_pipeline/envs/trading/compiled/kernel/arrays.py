@@ -94,7 +94,7 @@ class Tables(NamedTuple):
     tradable: Bools
     days: Floats  # [T]
     new_session: Bools  # [T]
-    in_play: Bools  # [N]
+    in_universe: Bools  # [N]
     increase: Floats  # [14]
     reduce: Floats  # [14]
     directives: Floats  # [rows, 6]
@@ -129,7 +129,7 @@ class State(NamedTuple):
     trades: NDArray[np.int32]
 
 
-class Entries(NamedTuple):
+class LedgerArrays(NamedTuple):
     """The fields of `accounts.Ledger` that are not the book's, and the rest of `game.Outcome`. For accounts, `gross` is
     the book's `value`, and a symbol's `growth` its `own`: not written there."""
 

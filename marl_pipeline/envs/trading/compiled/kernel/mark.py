@@ -10,10 +10,10 @@ import numpy as np
 from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Bools,
     Constants,
-    Entries,
     Floats,
     Ints,
     Layout,
+    LedgerArrays,
     Singles,
     State,
     Tables,
@@ -168,7 +168,7 @@ def _survive(
 
 
 @compiled
-def _tally(e: int, opens: bool, c: Constants, floor: Floats, s: State, after: State, entries: Entries) -> None:
+def _tally(e: int, opens: bool, c: Constants, floor: Floats, s: State, after: State, entries: LedgerArrays) -> None:
     """6 limits: turnover, and a portfolio's running figures."""
     if c.counts or c.pooled:
         for a in range(s.cash.shape[1]):
@@ -227,7 +227,7 @@ def _gross(c: Constants, g: Layout, value: Floats, gross: Floats, w: Sums) -> No
 
 @compiled
 def mark(
-    first: int, last: int, c: Constants, m: Tables, s: State, master: Ints, after: State, entries: Entries, w: Sums
+    first: int, last: int, c: Constants, m: Tables, s: State, master: Ints, after: State, entries: LedgerArrays, w: Sums
 ) -> None:
     """Marks environments `first` .. `last` - 1, which `trade` has executed: writes the books `after`."""
     g = m.layout

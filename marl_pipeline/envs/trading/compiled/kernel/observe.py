@@ -22,7 +22,7 @@ from marl_pipeline.envs.trading.compiled.kernel.arrays import (
 from marl_pipeline.envs.trading.compiled.kernel.rows import fill, gather, largest, pool
 
 
-class Standing(NamedTuple):
+class AccountLimits(NamedTuple):
     """What the rules ask of an account; rows [A], or per symbol [N]."""
 
     trading: Bools  # may trade at all
@@ -37,7 +37,7 @@ class Standing(NamedTuple):
     state: Singles
 
     @classmethod
-    def empty(cls, size: int) -> Standing:
+    def empty(cls, size: int) -> AccountLimits:
         return cls(*np.empty((3, size), np.bool_), *np.empty((4, size)), *np.empty((3, size), np.float32))
 
 
@@ -96,7 +96,7 @@ def _bound(
     gross: Floats,
     held: Ints,
     caps: Floats,
-    t: Standing,
+    t: AccountLimits,
 ) -> None:
     """What the accounts may do."""
     most_turned = c.turnover * (1.0 - c.headroom)
@@ -112,7 +112,9 @@ def _bound(
 
 
 @compiled
-def _appear(c: Constants, halt: Ints, equity: Floats, peak: Floats, cash: Floats, caps: Floats, t: Standing) -> None:
+def _appear(
+    c: Constants, halt: Ints, equity: Floats, peak: Floats, cash: Floats, caps: Floats, t: AccountLimits
+) -> None:
     """What is observed of the accounts."""
     per_cap, per_equity, fallen, liquid, state = t.per_cap, t.per_equity, t.fallen, t.liquid, t.state
     for a in range(equity.size):
@@ -125,8 +127,8 @@ def _appear(c: Constants, halt: Ints, equity: Floats, peak: Floats, cash: Floats
 
 
 @compiled
-def _repeat(g: Layout, t: Standing, symbols: Standing) -> None:
-    """The standing of accounts for all their symbols."""
+def _repeat(g: Layout, t: AccountLimits, symbols: AccountLimits) -> None:
+    """The limits of accounts, repeated for all their symbols."""
     if g.segmented:
         gather(symbols.trading, t.trading, g.account_of)
         gather(symbols.funded, t.funded, g.account_of)
@@ -155,12 +157,12 @@ def _repeat(g: Layout, t: Standing, symbols: Standing) -> None:
 def _permit(
     c: Constants,
     tradable: Bools,
-    in_play: Bools,
+    in_universe: Bools,
     trades: Ints,
     value: Floats,
     invested: Floats,
     allowed: Ints,
-    t: Standing,
+    t: AccountLimits,
 ) -> None:
     """`limits.permissions`, packed."""
     most_trades = c.trades if c.counts else 1 << 30
@@ -168,7 +170,7 @@ def _permit(
     # Without branches: who may do what is not predictable, and a wrong guess costs more than the rest.
     for n in range(value.size):
         worth = value[n]
-        free = tradable[n] & in_play[n] & (trades[n] < most_trades)
+        free = tradable[n] & in_universe[n] & (trades[n] < most_trades)
         held = worth != 0.0
         reduce = free & held & trading[n]
         within_cap = free & funded[n] & (most[n] - abs(worth) > smallest[n])
@@ -187,7 +189,7 @@ def _observe(
     duration: Singles,
     idle: Singles,
     positions: Singles,
-    t: Standing,
+    t: AccountLimits,
 ) -> None:
     """`observation.observe_positions`."""
     for n in range(value.size):
@@ -242,7 +244,7 @@ def _sum_up(g: Layout, value: Floats, invested: Floats, w: Scratch) -> None:
 
 
 @compiled
-def _observe_portfolio(e: int, a: int, c: Constants, s: State, seen: Singles, w: Scratch, t: Standing) -> None:
+def _observe_portfolio(e: int, a: int, c: Constants, s: State, seen: Singles, w: Scratch, t: AccountLimits) -> None:
     """`observation.observe_portfolio` of account `a`; `seen` is [K]."""
     per_equity, gross, mean = t.per_equity[a], w.gross[a], s.mean[e, a]
     deviation = np.sqrt(max(s.square[e, a] - mean * mean, np.float32(0.0)))
@@ -262,7 +264,15 @@ def _observe_portfolio(e: int, a: int, c: Constants, s: State, seen: Singles, w:
 
 @compiled
 def observe(
-    first: int, last: int, c: Constants, m: Tables, s: State, view: ViewArrays, w: Scratch, books: Standing, t: Standing
+    first: int,
+    last: int,
+    c: Constants,
+    m: Tables,
+    s: State,
+    view: ViewArrays,
+    w: Scratch,
+    books: AccountLimits,
+    t: AccountLimits,
 ) -> None:
     """Writes the view of the books `s` of environments `first` .. `last` - 1.
 
@@ -292,5 +302,5 @@ def observe(
                 for column in range(m.directives.shape[1]):
                     view.observed[e, a, column] = m.directives[row, column]
         now, invested = s.bar[e], s.invested[e]
-        _permit(c, m.tradable[now], m.in_play, s.trades[e], value, invested, view.allowed[e], t)
+        _permit(c, m.tradable[now], m.in_universe, s.trades[e], value, invested, view.allowed[e], t)
         _observe(m.log_bars, value, invested, s.duration[e], s.idle[e], view.positions[e], t)

@@ -12,15 +12,15 @@ from typing import NamedTuple
 from marl_pipeline.envs.trading.compiled.kernel import observe as observing
 from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Constants,
-    Entries,
     Ints,
+    LedgerArrays,
     State,
     Tables,
     ViewArrays,
     cached,
 )
 from marl_pipeline.envs.trading.compiled.kernel.mark import Sums, mark
-from marl_pipeline.envs.trading.compiled.kernel.observe import Scratch, Standing
+from marl_pipeline.envs.trading.compiled.kernel.observe import AccountLimits, Scratch
 from marl_pipeline.envs.trading.compiled.kernel.trade import Rows, trade
 
 
@@ -30,15 +30,15 @@ class Memory(NamedTuple):
     rows: Rows
     sums: Sums
     scratch: Scratch
-    books: Standing
-    standing: Standing
+    books: AccountLimits
+    symbol_limits: AccountLimits
 
     @classmethod
     def empty(cls, size: int, accounts: int, *, pooled: bool) -> Memory:
-        standing = Standing.empty(size)
-        books = Standing.empty(accounts) if pooled else standing
+        symbol_limits = AccountLimits.empty(size)
+        books = AccountLimits.empty(accounts) if pooled else symbol_limits
         scratch = Scratch.empty(size, accounts)
-        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, standing)
+        return cls(Rows.empty(size, accounts), Sums.empty(size, accounts), scratch, books, symbol_limits)
 
 
 def _entry_points(sources: int) -> tuple[Callable[..., int], Callable[..., None]]:
@@ -55,7 +55,7 @@ def _entry_points(sources: int) -> tuple[Callable[..., int], Callable[..., None]
         chosen: Ints,
         master: Ints,
         after: State,
-        entries: Entries,
+        entries: LedgerArrays,
         view: ViewArrays,
         memory: Memory,
     ) -> int:
@@ -63,14 +63,14 @@ def _entry_points(sources: int) -> tuple[Callable[..., int], Callable[..., None]
         assert sources  # part of the closure, and so of the key of the cache
         invalid = trade(first, last, c, m, s, seen, chosen, after, entries, memory.rows)
         mark(first, last, c, m, s, master, after, entries, memory.sums)
-        observing.observe(first, last, c, m, after, view, memory.scratch, memory.books, memory.standing)
+        observing.observe(first, last, c, m, after, view, memory.scratch, memory.books, memory.symbol_limits)
         return invalid
 
     @cached
     def observe(first: int, last: int, c: Constants, m: Tables, s: State, view: ViewArrays, memory: Memory) -> None:
         """See `kernel.observe.observe`."""
         assert sources
-        observing.observe(first, last, c, m, s, view, memory.scratch, memory.books, memory.standing)
+        observing.observe(first, last, c, m, s, view, memory.scratch, memory.books, memory.symbol_limits)
 
     return step, observe
 

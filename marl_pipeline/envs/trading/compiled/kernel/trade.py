@@ -14,10 +14,10 @@ import numpy as np
 from marl_pipeline.envs.trading.compiled.kernel.arrays import (
     Bools,
     Constants,
-    Entries,
     Floats,
     Ints,
     Layout,
+    LedgerArrays,
     State,
     Tables,
     ViewArrays,
@@ -361,7 +361,7 @@ def trade(
     seen: ViewArrays,
     chosen: Ints,
     after: State,
-    entries: Entries,
+    entries: LedgerArrays,
     w: Rows,
 ) -> int:
     """Executes the orders of environments `first` .. `last` - 1, from the books `s` of which `seen` is the view.
