@@ -105,6 +105,28 @@ def bench_splits(
         print("\n".join(found.lines()))
 
 
+@bench.command("data")
+def bench_data(
+    symbols: Annotated[int, typer.Option(min=1, help="Symbols in the file.")] = 500,
+    years: Annotated[int, typer.Option(min=1, help="Years of daily bars of each.")] = 20,
+    file_format: Annotated[Literal["parquet", "csv"], typer.Option("--format", help="Of the file.")] = "parquet",
+    seed: Annotated[int, typer.Option(help="Of the random walks.")] = 0,
+    calendar: Annotated[str, typer.Option(help="Exchange calendar, such as XNYS.")] = "XNYS",
+    as_json: Json = False,
+) -> None:
+    """Makes a file of daily bars and prints how long `marl data check` takes for it, reading included, and its peak
+    memory."""
+    from marl_pipeline.bench.checks import bench_checks
+
+    found = bench_checks(
+        repository(), symbols=symbols, years=years, calendar=calendar, seed=seed, file_format=file_format
+    )
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print("\n".join(found.lines()))
+
+
 @bench.command("market")
 def bench_market(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

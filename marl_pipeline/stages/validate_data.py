@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marl_pipeline.config import Params
 from marl_pipeline.data.intake import OWN_FILES, take_in
-from marl_pipeline.data.quality import QualityResult, check
+from marl_pipeline.data.quality import check
 from marl_pipeline.data.quality.report import build_report
+from marl_pipeline.data.quality.verdict import rules_not_applied
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext, main
 from marl_pipeline.reporting.inputs import span_in_words
@@ -28,27 +30,29 @@ DATA_DOCS = Path("reports/data_docs")
 
 
 def run(context: StageContext) -> None:
-    from marl_pipeline.data.quality.suite import validate_with_expectations
+    from marl_pipeline.data.quality.suite import run_checkpoint
 
     params, root = context.params, context.root
     frequency = params.data.frequency
     bars = store.load_bars(root / "data/historical", frequency)
-    market = {"calendar": params.data.calendar, "frequency": frequency, "adjustment": params.data.adjustment}
+    market: dict[str, Any] = {
+        "calendar": params.data.calendar,
+        "frequency": frequency,
+        "adjustment": params.data.adjustment,
+    }
     actions = store.load_companions(root / "data/companions").corporate_actions
-    result = check(bars, params=params.validate_data, corporate_actions=actions, **market)
-    validate_with_expectations(result, params.validate_data, root / DATA_DOCS)
-    context.log_metrics({f"hits/{rule}": float(hits) for rule, hits in _hits(result).items()})
-    result.raise_fatal("data/historical")
-    report = build_report(result, params.validate_data, **market)
+    apply_rules = partial(check, params=params.validate_data, corporate_actions=actions, **market)
+    skip = rules_not_applied(bars, frequency)
+    verdict = run_checkpoint(bars, apply_rules, params.validate_data, root / DATA_DOCS, skip=skip)
+    context.log_metrics({f"hits/{rule}": float(hits) for rule, hits in verdict.counts.items() if hits})
+    verdict.raise_fatal("data/historical")
+    result = verdict.result
+    report = build_report(result, params.validate_data, counts=verdict.counts, **market)
     context.log_metrics({"hidden_share": report["totals"]["hidden_share"]})
     with context.output("data/validation_report.json") as path:
         path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with context.output("data/quarantine.parquet") as path:
         store.save_table(path, result.quarantine)
-
-
-def _hits(result: QualityResult) -> dict[str, int]:
-    return {str(rule): int(count) for rule, count in result.findings["rule"].value_counts(sort=False).items()}
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def check_source(params: Params, profile: Callable[[Params], str]) -> FileCheck:
     """
     data = params.data
     taken = take_in(data, least=1)
-    market = {"calendar": data.calendar, "frequency": data.frequency, "adjustment": data.adjustment}
+    market: dict[str, Any] = {"calendar": data.calendar, "frequency": data.frequency, "adjustment": data.adjustment}
     result = check(
         taken.bars, params=params.validate_data, corporate_actions=taken.companions.corporate_actions, **market
     )

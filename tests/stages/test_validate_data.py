@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from rich.console import Console
 from marl_pipeline.config import Params, load_params
 from marl_pipeline.data.calendar import expected_grid, schedule
 from marl_pipeline.data.companions import Companions
-from marl_pipeline.data.quality import check, clean
-from marl_pipeline.data.quality.suite import validate_with_expectations
+from marl_pipeline.data.quality import QualityResult, check, clean
+from marl_pipeline.data.quality.suite import run_checkpoint
 from marl_pipeline.errors import UserError
 from marl_pipeline.pipeline.harness import StageContext
 from marl_pipeline.stages import validate_data
@@ -70,24 +71,97 @@ def test_the_stage_writes_report_quarantine_and_data_docs(tmp_path: Path, bars: 
     assert cleaned.index[cleaned["quarantined"]].tolist() == [30, *range(200, 240)]
     pages = {path.name for path in (tmp_path / "a/reports/data_docs").rglob("*.html")}
     assert "index.html" in pages
+    assert_offline(tmp_path / "a/reports/data_docs")
+    names = [sorted(str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a/reports").rglob("*.html"))]
     assert not list(home.rglob("*great*")), "nothing is kept in the home folder"
     assert staged(tmp_path / "b", bars) == first, "the same bars give the same bytes"
+    names.append(sorted(str(path.relative_to(tmp_path / "b")) for path in (tmp_path / "b/reports").rglob("*.html")))
+    assert names[0] == names[1], "no clock in the names of the pages"
+
+
+def assert_offline(docs: Path) -> None:
+    texts = {page: page.read_text() for page in docs.rglob("*.html")}
+    for page, text in texts.items():
+        loaded = [tag for tag in re.findall(r"<(?:script|link|img)\b[^>]*>", text) if "//" in tag]
+        assert not loaded, (page, loaded)
+    index = texts[docs / "index.html"]
+    linked = [docs / link for link in re.findall(r'href="([^"]+)"', index)]
+    assert linked
+    assert all(link.is_file() for link in linked)
+    shown = "".join(texts[link] for link in linked)
+    assert "AAA" in shown
+    assert "close empty" in shown, "findings can be read in the pages"
 
 
 def test_the_suite_agrees_with_the_rules(bars: pd.DataFrame) -> None:
-    result = check(bars, calendar="XNYS", frequency="1Day", adjustment="total", params=PARAMS.validate_data)
-    held = validate_with_expectations(result, PARAMS.validate_data)
-    failed = {name for name, success in held.items() if not success}
+    def rules(table: pd.DataFrame) -> QualityResult:
+        return check(table, calendar="XNYS", frequency="1Day", adjustment="total", params=PARAMS.validate_data)
+
+    verdict = run_checkpoint(bars, rules, PARAMS.validate_data, skip=["off_grid"])
+    held = verdict.outcomes
+    assert {rule: hits for rule, hits in verdict.counts.items() if hits} == dict(
+        rules(bars).findings["rule"].value_counts()
+    )
+    failed = {name for name, outcome in held.items() if not outcome.success}
     assert failed == {"rule:missing_value", "rule:zero_volume", "rule:split_like", "rule:jump"}
     assert "rule:off_grid" not in held
     assert {"exists:close", "type:timestamp", "rule:jump"} <= set(held)
+    severities = {held[f"rule:{rule}"].severity for rule in ("missing_value", "zero_volume")}
+    assert severities == {"warning", "info"}
+
+
+def test_columns_are_expected_too(bars: pd.DataFrame) -> None:
+    result = check(bars, calendar="XNYS", frequency="1Day", adjustment="total", params=PARAMS.validate_data)
+    verdict = run_checkpoint(bars.assign(close=bars["close"].astype("float32")), lambda _: result, PARAMS.validate_data)
+    with pytest.raises(UserError, match="bars: column 'close' holds other values than float64; ingest the bars again"):
+        verdict.raise_fatal("bars")
+
+
+def test_an_error_of_the_rules_is_the_error_of_the_checkpoint(bars: pd.DataFrame) -> None:
+    def refuse(table: pd.DataFrame) -> QualityResult:
+        raise UserError(f"{len(table)} rows refused")
+
+    with pytest.raises(UserError, match="360 rows refused"):
+        run_checkpoint(bars, refuse, PARAMS.validate_data)
+
+
+@pytest.mark.parametrize("planted", [True, False])
+def test_the_checkpoint_decides(tmp_path: Path, bars: pd.DataFrame, monkeypatch, planted: bool) -> None:
+    """With a fault, a checkpoint that lets it pass lets the stage pass; without, one that does not stops the stage."""
+    from great_expectations import Checkpoint
+
+    answer = Checkpoint.run
+
+    def contrary(self, *args, **named):
+        outcome = answer(self, *args, **named)
+        for run in outcome.run_results.values():
+            for each in run.results:
+                if each.expectation_config.meta["key"] == "rule:missing_value":
+                    assert each.success is not planted
+                    each.success = planted
+                    each.result["unexpected_count"] = 0 if planted else 7
+        return outcome
+
+    monkeypatch.setattr(Checkpoint, "run", contrary)
+    params = failing("missing_value")
+    if planted:
+        staged(tmp_path, bars, params)
+        report = json.loads((tmp_path / "data/validation_report.json").read_text())
+        assert {entry["rule"]: entry["count"] for entry in report["rules"]}["missing_value"] == 0
+    else:
+        bars.loc[30, "close"] = bars.loc[30, "open"]
+        with pytest.raises(UserError, match="missing_value: 7 bars of 0 symbols"):
+            staged(tmp_path, bars, params)
+
+
+def failing(rule: str) -> Params:
+    severity = {**PARAMS.validate_data.severity, rule: "fail"}
+    return PARAMS.model_copy(update={"validate_data": PARAMS.validate_data.model_copy(update={"severity": severity})})
 
 
 def test_a_rule_of_severity_fail_stops_the_stage_and_leaves_nothing(tmp_path: Path, bars: pd.DataFrame) -> None:
-    severity = {**PARAMS.validate_data.severity, "missing_value": "fail"}
-    section = PARAMS.validate_data.model_copy(update={"severity": severity})
     with pytest.raises(UserError, match="missing_value: 1 bars of 1 symbols, first AAA at"):
-        staged(tmp_path, bars, PARAMS.model_copy(update={"validate_data": section}))
+        staged(tmp_path, bars, failing("missing_value"))
     assert not (tmp_path / "data/validation_report.json").exists()
     assert not (tmp_path / "data/quarantine.parquet").exists()
     assert (tmp_path / "reports/data_docs/index.html").exists(), "what was found can be looked at"

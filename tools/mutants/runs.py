@@ -85,11 +85,12 @@ class Witness:
 
 def run_pytest(arguments: Sequence[str], plugin: object) -> int:
     """Quietly, with examples of Hypothesis that are the same every time."""
-    from hypothesis import HealthCheck, settings
+    from hypothesis import HealthCheck, Phase, settings
 
     settings.register_profile(
-        "mutants", derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+        "mutants", derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],  # a failure is enough: it need not be made small
+    )  # fmt: skip
     settings.load_profile("mutants")
     quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", SELECTED]
     return int(pytest.main([*quiet, *arguments], plugins=[plugin]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,9 @@ def build_report(
     calendar: str,
     frequency: str,
     adjustment: str,
+    counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """The report as JSON values.
+    """The report as JSON values. `counts` of the rules are those of the checkpoint, or else of the findings.
 
     Keys: `frequency`, `calendar`, `adjustment`; `totals` (rows of the source, bars, symbols, span, findings; rows
     dropped as duplicates and how many of them differ from the row used; hidden bars and their share of the bars; the
@@ -69,7 +70,9 @@ def build_report(
     bars = result.bars[~result.bars["duplicate"]]
     hidden = covered(bars, result.quarantine)
     used = Used(len(result.bars), len(result.bars) - len(bars), int(result.bars["conflict"].sum()), int(hidden.sum()))
-    rules = [_rule(result, rule, params.severity[rule]) for rule in RULES]
+    if counts is None:
+        counts = {str(rule): int(count) for rule, count in result.findings["rule"].value_counts(sort=False).items()}
+    rules = [_rule(result, rule, params.severity[rule], counts.get(rule, 0)) for rule in RULES]
     return {
         "frequency": frequency,
         "calendar": calendar,
@@ -82,7 +85,7 @@ def build_report(
             "symbols": int(bars["symbol"].nunique()),
             "first": _moment(bars["timestamp"].min()),
             "last": _moment(bars["timestamp"].max()),
-            "findings": len(result.findings),
+            "findings": sum(counts.values()),
             "hidden_bars": used.hidden,
             "hidden_share": round(used.hidden / len(bars), 6),
             "unused_share": round(used.unused / used.rows, 6),
@@ -109,7 +112,7 @@ def _symbols(bars: pd.DataFrame, hidden: BoolArray, frequency: str) -> dict[str,
     return out
 
 
-def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
+def _rule(result: QualityResult, rule: str, severity: str, count: int) -> dict[str, Any]:
     hits = result.findings[result.findings["rule"] == rule]
     entry: dict[str, Any] = {
         "rule": rule,
@@ -118,7 +121,7 @@ def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
         "meaning": RULES[rule].meaning,
         "remedy": RULES[rule].remedy,
         "applied": rule not in result.not_applied and severity != "ignore",
-        "count": len(hits),
+        "count": count,
         "symbols": {},
     }
     if rule in result.not_applied:
@@ -143,7 +146,7 @@ def _rule(result: QualityResult, rule: str, severity: str) -> dict[str, Any]:
 def _summary(rules: Sequence[dict[str, Any]], bars: pd.DataFrame, used: Used) -> list[str]:
     lines = []
     for entry in rules:
-        if not entry["count"]:
+        if "examples" not in entry:
             continue
         most = sorted(entry["symbols"].items(), key=lambda item: (-item[1], item[0]))
         names = ", ".join(name for name, _ in most[:5]) + (", ..." if len(most) > 5 else "")

@@ -49,18 +49,20 @@ class QualityResult:
 
     def raise_fatal(self, origin: str = "bars") -> None:
         """Raises UserError that names the first rule of severity `fail` with hits."""
-        if self.fatal.empty:
-            return
-        rule = str(self.fatal["rule"].iloc[0])
-        hits = self.fatal[self.fatal["rule"] == rule].sort_values(["timestamp", "symbol"], kind="stable")
-        first = hits.iloc[0]
+        if not self.fatal.empty:
+            raise UserError(self.refusal(str(self.fatal["rule"].iloc[0]), origin))
+
+    def refusal(self, rule: str, origin: str, count: int | None = None) -> str:
+        """One line that says what `rule` found, in `count` bars (by default its findings), and the way on."""
+        hits = self.findings[self.findings["rule"] == rule].sort_values(["timestamp", "symbol"], kind="stable")
         way_on = f"To go on without those bars, set validate_data.severity.{rule} to mask"
         if RULES[rule].hides_nothing:
             way_on = f"To go on all the same, set validate_data.severity.{rule} to warn"
-        raise UserError(
-            f"{origin}: {rule}: {len(hits)} bars of {hits['symbol'].nunique()} symbols, first {first['symbol']} at "
-            f"{first['timestamp']:%Y-%m-%d %H:%M} UTC ({first['detail']}); {RULES[rule].remedy} {way_on}"
-        )
+        found = f"{len(hits) if count is None else count} bars of {hits['symbol'].nunique()} symbols"
+        if len(hits):
+            first = hits.iloc[0]
+            found += f", first {first['symbol']} at {first['timestamp']:%Y-%m-%d %H:%M} UTC ({first['detail']})"
+        return f"{origin}: {rule}: {found}; {RULES[rule].remedy} {way_on}"
 
 
 def check(
@@ -96,7 +98,7 @@ def check(
     note = refuse_other_calendar(stamps, frequency, calendar)
     table = sort_bars(bars, calendar=calendar, frequency=frequency)
     flags = find_flags(table, params, adjustment=adjustment, actions=corporate_actions)
-    not_applied = _not_applied(bars, frequency)
+    not_applied = rules_not_applied(bars, frequency)
     conflict = flags.figures["conflict"]
     stamp = pd.DatetimeIndex(table.stamp).tz_localize("UTC")
     symbol = pd.array(table.names[table.symbol], dtype="str")
@@ -128,7 +130,8 @@ def _check_severity(params: ValidateDataParams) -> None:
             )
 
 
-def _not_applied(bars: pd.DataFrame, frequency: str) -> dict[str, str]:
+def rules_not_applied(bars: pd.DataFrame, frequency: str) -> dict[str, str]:
+    """The rules that say nothing about these bars, and why."""
     absent: dict[Need, bool] = {
         "close": False,
         "range": not bars[["open", "high", "low"]].notna().to_numpy().any(),
