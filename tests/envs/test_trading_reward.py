@@ -172,7 +172,7 @@ def test_holding_is_penalised_when_it_is_a_choice() -> None:
     gone = np.array([[True], [True], [False], [False], [True], [True]])
     params = market_params(reward="guide_v3_2")
     env = TradingEnv(
-        Market.from_panel(panel(np.full((6, 1), 100.0), tradable=gone), params),
+        Market.from_panel(panel(np.where(gone, 100.0, np.nan)), params),
         params, mode="accounts", num_envs=1, span=Span(0, 6),
     )  # fmt: skip
     env.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -165,6 +166,7 @@ def test_survivors_are_counted_unless_they_are_explained(monkeypatch: pytest.Mon
 
 def test_a_planted_fault_is_what_is_imported(tmp_path: Path) -> None:
     """In a process of its own: one test of the sizes of an order fails with a fault and passes without."""
+    importlib.import_module("marl_pipeline.algos.common.noise")  # as another test of this process may have done
     told = tmp_path / "told.json"
     path = faults.PACKAGE / "algos" / "common" / "noise.py"
     test = ["tests/algos/test_action_codes.py"]

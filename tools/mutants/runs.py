@@ -106,6 +106,8 @@ def traced(path: Path) -> None:
 def tested(tests: Sequence[str], mutant: Mutant | None, told: Path) -> None:
     """Writes what happened to `told`: the first test that failed, pytest's exit status and how many tests ran."""
     if mutant is not None:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("marl_pipeline", "tests")]:
+            del sys.modules[name]  # what is imported already would hide the fault
         sys.meta_path.insert(0, Planted(mutant))
         if mutant.path.startswith(KERNEL):
             os.environ["NUMBA_CACHE_DIR"] = str(
