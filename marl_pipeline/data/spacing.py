@@ -18,10 +18,11 @@ MINUTE = np.timedelta64(1, "m")
 HOUR_MINUTES, DAY_MINUTES = 60.0, 1440.0
 
 NAMED = (
-    (5.0 * DAY_MINUTES, 10.0 * DAY_MINUTES, "week"),
-    (25.0 * DAY_MINUTES, 36.0 * DAY_MINUTES, "month"),
-    (80.0 * DAY_MINUTES, 100.0 * DAY_MINUTES, "quarter"),
-    (350.0 * DAY_MINUTES, 380.0 * DAY_MINUTES, "year"),
+    (5.0 * DAY_MINUTES, 10.0 * DAY_MINUTES, "a week"),
+    (12.0 * DAY_MINUTES, 16.0 * DAY_MINUTES, "two weeks"),
+    (25.0 * DAY_MINUTES, 36.0 * DAY_MINUTES, "a month"),
+    (80.0 * DAY_MINUTES, 100.0 * DAY_MINUTES, "a quarter"),
+    (350.0 * DAY_MINUTES, 380.0 * DAY_MINUTES, "a year"),
 )
 OWN = {"1Hour": (50.0, 70.0), "1Day": (20.0 * HOUR_MINUTES, 4.5 * DAY_MINUTES)}
 """Minutes between the bars of a symbol that each frequency allows: a weekend is one step between days."""
@@ -33,8 +34,11 @@ COARSER_SHARE, OWN_SHARE = 0.6, 0.05
 steps up to which: thinly traded symbols have steps of every length."""
 INTRADAY = 4.0 * HOUR_MINUTES
 """Steps up to this are never between daily bars, so that a few of them are another frequency within the file."""
-ENOUGH, ENOUGH_COARSE = 4, 10
-"""Steps of a finer frequency, and steps at all for a coarser one, without which nothing is said of a symbol."""
+ENOUGH, ENOUGH_COARSE, FEWEST = 4, 10, 4
+"""Steps of a finer frequency, and steps at all for a coarser one, without which nothing is said of a symbol; the last
+where no symbol has steps of the frequency itself and all are of one kind."""
+WEEK_RUN, WEEK = 8, (6.0 * DAY_MINUTES, 8.0 * DAY_MINUTES)
+"""So many weekly steps one after another are no holidays and no thin trading: weekly bars among daily ones."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,12 @@ def _others(of: IntArray, minutes: FloatArray, frequency: str) -> dict[int, Spac
     count = np.bincount(of)
     finer = np.bincount(of, minutes < low)
     own = count - finer - np.bincount(of, minutes > high)
-    coarser = (own <= OWN_SHARE * count) & (count >= ENOUGH_COARSE)
+    without_own = own <= OWN_SHARE * count
+    coarser = without_own & (count >= (FEWEST if without_own.all() else ENOUGH_COARSE))
     mixed = np.bincount(of, (minutes <= INTRADAY) & (low > INTRADAY)) >= ENOUGH
-    suspect = (finer >= np.maximum(FINER_SHARE * count, ENOUGH)) | coarser | mixed
+    weekly = np.zeros(len(count), dtype=bool)
+    weekly[_with_weeks(of, minutes)] = frequency == "1Day"
+    suspect = (finer >= np.maximum(FINER_SHARE * count, ENOUGH)) | coarser | mixed | weekly
     begins = np.searchsorted(of, np.arange(len(count) + 1))
     found = {}
     for symbol in np.flatnonzero(suspect):
@@ -93,6 +100,17 @@ def _others(of: IntArray, minutes: FloatArray, frequency: str) -> dict[int, Spac
         if (spacing := _spacing(steps, low, high)) is not None:
             found[int(symbol)] = spacing
     return found
+
+
+def _with_weeks(of: IntArray, minutes: FloatArray) -> IntArray:
+    """The symbols with a run of weekly steps."""
+    if len(of) < WEEK_RUN:
+        return of[:0]
+    weekly = (minutes >= WEEK[0]) & (minutes <= WEEK[1])
+    total = np.append(0, np.cumsum(weekly))
+    full = total[WEEK_RUN:] - total[:-WEEK_RUN] == WEEK_RUN
+    one = of[WEEK_RUN - 1 :] == of[: len(of) - WEEK_RUN + 1]
+    return np.unique(of[: len(full)][full & one])
 
 
 def _spacing(steps: FloatArray, low: float, high: float) -> Spacing | None:
@@ -104,11 +122,13 @@ def _spacing(steps: FloatArray, low: float, high: float) -> Spacing | None:
         usual, like = float(values[short][counts[short].argmax()]), int(counts[short].max())
         return Spacing(_words(usual), like, len(steps), usual)
     if ((steps >= low) & (steps <= high)).sum() > OWN_SHARE * len(steps):
-        return None
+        weeks = int(((steps >= WEEK[0]) & (steps <= WEEK[1])).sum())
+        return Spacing("a week", weeks, len(steps), WEEK[0]) if low > INTRADAY and weeks >= WEEK_RUN else None
+    share = COARSER_SHARE if len(steps) >= ENOUGH_COARSE else 1.0
     for least, most, word in NAMED:
         inside = int(((steps >= least) & (steps <= most)).sum())
-        if inside >= COARSER_SHARE * len(steps):
-            return Spacing(f"a {word}", inside, len(steps), least)
+        if inside >= share * len(steps):
+            return Spacing(word, inside, len(steps), least)
     days = int(((steps >= OWN["1Day"][0]) & (steps <= OWN["1Day"][1])).sum())
     if high < OWN["1Day"][0] and days >= COARSER_SHARE * len(steps):
         return Spacing("a day", days, len(steps), DAY_MINUTES)
@@ -128,7 +148,8 @@ def _words(minutes: float) -> str:
 
 def _advice(found: Spacing, frequency: str) -> str:
     minutes = found.minutes
-    if minutes <= INTRADAY < OWN[frequency][0] and found.like < FINER_SHARE * found.steps:
+    of_another = minutes <= INTRADAY and found.like < FINER_SHARE * found.steps
+    if OWN[frequency][0] > INTRADAY and (of_another or minutes == WEEK[0]):
         return "bring bars of one frequency in one file"
     for other, (low, high) in OWN.items():
         if other != frequency and low <= minutes <= high:

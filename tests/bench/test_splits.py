@@ -11,6 +11,7 @@ import pytest
 
 from marl_pipeline.bench.splits import KINDS, bench_splits, plant
 from marl_pipeline.config import load_params
+from marl_pipeline.data.sources.files import read_bars
 
 ROOT = Path(__file__).parents[2]
 DAILY = Path(os.environ.get("MARL_SHARED_DATA", ROOT.parent / "shared" / "data")) / "us_daily/bars.parquet"
@@ -19,7 +20,9 @@ DAILY = Path(os.environ.get("MARL_SHARED_DATA", ROOT.parent / "shared" / "data")
 @pytest.mark.slow
 @pytest.mark.skipif(not DAILY.is_file(), reason=f"no market data at {DAILY}")
 def test_recall_and_precision_are_at_least_98_percent_on_symbols_that_the_rule_was_not_made_on() -> None:
-    found = bench_splits(pd.read_parquet(DAILY), load_params().validate_data, calendar="XNYS", seed=2024)
+    params = load_params()
+    data = params.data.model_copy(update={"frequency": "1Day", "timezone": "UTC", "columns": {}})
+    found = bench_splits(read_bars(DAILY, data), params.validate_data, calendar="XNYS", seed=2024)
     assert sum(kind.planted for kind in found.kinds) >= 500
     assert found.recall >= 0.98
     assert found.precision >= 0.98
