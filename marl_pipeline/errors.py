@@ -11,5 +11,6 @@ class UserError(Exception):
     """
 
 
-UNREADABLE_PARQUET = (ValueError, OSError, NotImplementedError)  # the last: a kind of file that pyarrow does not read
-"""The bases of what pyarrow raises on a file that is truncated, corrupt, or of a kind that it does not read."""
+UNREADABLE_PARQUET = (ValueError, OSError, NotImplementedError)
+"""The bases of what pyarrow raises on a file that is truncated or corrupt; the last, on features of the format that it
+does not read."""

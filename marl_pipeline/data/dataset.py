@@ -92,12 +92,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Signals:
-    """Calibrated class probabilities of the supervised models, each fitted on bars before the one it speaks at.
+    """Calibrated class probabilities of the supervised models, each fitted on bars before the one it is for.
 
     Attributes:
         models: M model names.
-        probabilities: [T, N, M, 3] float32 in the order down, flat, up; 1/3 where nothing speaks.
-        available: [T, N] a fitted model speaks and the row is valid.
+        probabilities: [T, N, M, 3] float32 in the order down, flat, up; 1/3 where no model is valid.
+        available: [T, N] a fitted model is valid and so is the row.
     """
 
     models: tuple[str, ...]

@@ -74,5 +74,5 @@ def pairwise_correlation(returns: FloatArray, at_least: int) -> FloatArray:
     covariance = values.T @ values / safe - sums * sums.T / safe**2
     variance = squares / safe - (sums / safe) ** 2
     scale = np.sqrt(np.maximum(variance, 0.0) * np.maximum(variance.T, 0.0))
-    speaks = (count >= max(at_least, 2)) & (scale > 1e-14)
-    return np.where(speaks, np.clip(covariance / np.where(speaks, scale, 1.0), -1.0, 1.0), 0.0)
+    defined = (count >= max(at_least, 2)) & (scale > 1e-14)
+    return np.where(defined, np.clip(covariance / np.where(defined, scale, 1.0), -1.0, 1.0), 0.0)

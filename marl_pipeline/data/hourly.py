@@ -17,7 +17,7 @@ from marl_pipeline.data.dataset import BoolArray, IntArray, TimeArray
 
 PHASE_STEP = np.timedelta64(5, "m")
 PHASES = 12
-"""Grids that are told apart: bars that start at :00, :05 ... :55."""
+"""Grids that are distinguished: bars that start at :00, :05 ... :55."""
 NEUTRAL, ODD = -1, -2
 """A bar at the open of a session (or after its break) belongs to every grid; one at 10:07:13 belongs to none."""
 PARTS = 2

@@ -238,7 +238,7 @@ def _cores(cells: Cells) -> Cells:
 
 
 def _plainly_decimal(columns: Iterable[Cells], around: Circumstances) -> bool:
-    """The quick way for what programs write: digits and decimal dots, and nothing speaks of grouping dots."""
+    """The quick way for what programs write: digits and decimal dots, and nothing shows grouping dots."""
     doubtful = bool(around.separator) and not around.by_program
     decided = not doubtful
     dots = False

@@ -79,8 +79,8 @@ def mean_correlation(returns: FloatArray, window: int) -> FloatArray:
     count = moves.sum(axis=1).astype(np.float64)
     products = trailing.total((z.sum(axis=1) ** 2 - (z**2).sum(axis=1))[:, None], window)[:, 0]
     pairs = trailing.total((count * (count - 1.0))[:, None], window)[:, 0]
-    speaks = pairs > 0.5
-    return np.where(speaks, np.clip(products / np.where(speaks, pairs, 1.0), -1.0, 1.0), np.nan)
+    defined = pairs > 0.5
+    return np.where(defined, np.clip(products / np.where(defined, pairs, 1.0), -1.0, 1.0), np.nan)
 
 
 def spread(returns: FloatArray) -> FloatArray:

@@ -108,7 +108,7 @@ def localise(
 ) -> TimeArray:
     """Clock readings of `zone` as datetime64[us] in UTC.
 
-    The hour that autumn repeats is told apart by the order of the rows of each group, ascending or descending.
+    The hour that autumn repeats is resolved by the order of the rows of each group, ascending or descending.
 
     Args:
         moments: [K] what the clock shows.

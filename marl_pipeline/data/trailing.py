@@ -89,7 +89,7 @@ def z_score(values: FloatArray, window: int, clip: float) -> FloatArray:
 
 
 def least_rows(window: int) -> int:
-    """How many rows a trailing z-score of `window` rows needs before it speaks."""
+    """How many rows a trailing z-score of `window` rows needs before it is defined."""
     return max(10, -(-window // 4))
 
 

@@ -117,10 +117,10 @@ class Reach:
         functions: dict[str, set[str]] = {}
         for path in paths:
             kept = json.loads(kept_at(path).read_text())
-            sound = {test: told for test, told in kept["tests"].items() if told["passed"]}
-            seconds |= {test: told["seconds"] for test, told in sound.items()}
-            for test, told in sound.items():
-                for name in [*told["reached"], *kept["shared"]]:
+            sound = {test: record for test, record in kept["tests"].items() if record["passed"]}
+            seconds |= {test: record["seconds"] for test, record in sound.items()}
+            for test, record in sound.items():
+                for name in [*record["reached"], *kept["shared"]]:
                     functions.setdefault(name, set()).add(test)
         return cls(seconds, {name: frozenset(tests) for name, tests in functions.items()})
 

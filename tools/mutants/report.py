@@ -32,8 +32,8 @@ def share(part: int, whole: int) -> str:
 
 
 def summary_line(outcome: Outcome, total: int) -> str:
-    left, told = survivors(outcome), explanations()
-    equivalent = sum(mutant.key in told for mutant, _ in left)
+    left, explained = survivors(outcome), explanations()
+    equivalent = sum(mutant.key in explained for mutant, _ in left)
     count = len(outcome)
     timeouts = sum(end.how == "timeout" for _, end in outcome)
     return (
@@ -50,20 +50,20 @@ def package_of(mutant: Mutant) -> str:
 
 def page(outcome: Outcome, total: int, how: str) -> str:
     """docs/mutants.md."""
-    told = explanations()
+    explained = explanations()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     rows = []
     for package in sorted({package_of(mutant) for mutant, _ in outcome}):
         of = [(mutant, end) for mutant, end in outcome if package_of(mutant) == package]
         left = survivors(of)
-        equivalent = sum(mutant.key in told for mutant, _ in left)
+        equivalent = sum(mutant.key in explained for mutant, _ in left)
         rows.append(
             f"| `{package}` | {len({mutant.path for mutant, _ in of})} | {len(of)} | {len(of) - len(left)} | "
             f"{len(left)} | {equivalent} | {share(len(left) - equivalent, len(of))} |"
         )
     listed = [
         f"- `{mutant.path}`, `{mutant.function or '(module)'}`: `{mutant.statement}`, where `{mutant.change}`. "
-        f"{told.get(mutant.key, 'Not explained: a test is missing.')}"
+        f"{explained.get(mutant.key, 'Not explained: a test is missing.')}"
         for mutant, _ in survivors(outcome)
     ]
     return "\n".join(

@@ -103,19 +103,19 @@ def traced(path: Path) -> None:
     tracer.save(path)
 
 
-def tested(tests: Sequence[str], mutant: Mutant | None, told: Path) -> None:
-    """Writes what happened to `told`: the first test that failed, pytest's exit status and how many tests ran."""
+def tested(tests: Sequence[str], mutant: Mutant | None, written: Path) -> None:
+    """Writes what happened to `written`: the first test that failed, pytest's exit status and how many tests ran."""
     if mutant is not None:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("marl_pipeline", "tests")]:
             del sys.modules[name]  # what is imported already would hide the fault
         sys.meta_path.insert(0, Planted(mutant))
         if mutant.path.startswith(KERNEL):
             os.environ["NUMBA_CACHE_DIR"] = str(
-                told.parent / "numba"
+                written.parent / "numba"
             )  # the machine code kept beside the source is sound
     witness = Witness(tests)
     status = run_pytest(["-x", *tests], witness)
-    told.write_text(json.dumps({"failed": witness.failed, "status": status, "ran": witness.ran}))
+    written.write_text(json.dumps({"failed": witness.failed, "status": status, "ran": witness.ran}))
 
 
 def forked(work: Callable[[], None], log: Path, seconds: float | None = None) -> int:
@@ -138,7 +138,7 @@ def forked(work: Callable[[], None], log: Path, seconds: float | None = None) ->
 @dataclass(frozen=True)
 class End:
     """How a fault ended: `killed` by a test, `timeout`, `survived`, `unreached` by any test, or `broken`: pytest did
-    not run what it was told to."""
+    not run what it was asked to."""
 
     how: str
     by: str
@@ -204,12 +204,12 @@ def play(
 
 
 def _start(job: Job, reach: Reach) -> None:
-    tests, told = job.parts.pop(0), job.folder / "told.json"
-    told.unlink(missing_ok=True)
+    tests, written = job.parts.pop(0), job.folder / "outcome.json"
+    written.unlink(missing_ok=True)
     compiles = 240.0 if job.mutant.path.startswith(KERNEL) else 0.0
     seconds = ALLOWED + 5.0 * sum(reach.seconds[test] for test in tests) + compiles
     job.started = time.monotonic()
-    job.child = forked(lambda: tested(tests, job.mutant, told), job.folder / "log", seconds)
+    job.child = forked(lambda: tested(tests, job.mutant, written), job.folder / "log", seconds)
 
 
 def _look(job: Job, reach: Reach) -> End | None:
@@ -225,10 +225,10 @@ def _look(job: Job, reach: Reach) -> End | None:
         return End("timeout", "", seconds)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
         return End("timeout", "", seconds)
-    told = job.folder / "told.json"
-    if not told.exists():  # the process died: a crash is noticed
+    written = job.folder / "outcome.json"
+    if not written.exists():  # the process died: a crash is noticed
         return End("killed", "(crash)", seconds)
-    outcome = json.loads(told.read_text())
+    outcome = json.loads(written.read_text())
     if outcome["failed"] is not None:
         return End("killed", outcome["failed"], seconds)
     if outcome["status"] != 0:
@@ -254,6 +254,6 @@ def trace(paths: Sequence[Path], jobs: int) -> None:
 def fails_without_a_fault(tests: Sequence[str]) -> bool:
     """Whether one of the tests fails on the code as it is: then it has killed nothing."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        told = Path(folder) / "told.json"
-        os.waitpid(forked(lambda: tested(tests, None, told), Path(folder) / "log"), 0)
-        return not told.exists() or json.loads(told.read_text())["status"] != 0
+        written = Path(folder) / "outcome.json"
+        os.waitpid(forked(lambda: tested(tests, None, written), Path(folder) / "log"), 0)
+        return not written.exists() or json.loads(written.read_text())["status"] != 0

@@ -59,6 +59,8 @@ OTHERS = {
 ADVICE = "save it as CSV in UTF-8 or as Parquet"
 EXPECTED = "expected .csv, .txt, .tsv or .parquet, plain or in .gz, .zst, .bz2, .xz or .zip"
 UNPACKING = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+"""The bases of what the standard library raises on an archive that is damaged; the last two are how `zipfile` reports a
+compression that it does not have and a member under a password."""
 
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook"),

@@ -109,7 +109,7 @@ def _is_symbol(stem: str) -> bool:
 
 
 def _what(stem: str) -> str:
-    """Why a name is no symbol; empty if nothing speaks against it."""
+    """Why a name is no symbol; empty if it may be one."""
     if re.fullmatch(r"(19|20)\d\d", stem):
         return "a year"
     if re.fullmatch(r"(19|20)\d\d[-_.]?(0[1-9]|1[0-2])([-_.]?[0-3]\d)?([-_ ].*)?", stem):
